@@ -1,0 +1,111 @@
+# The prismtoken service of a VCM over SSH: its tenant administers users,
+# preferences, KMC keys, vending keys and certificates. Used by ptokenadmin.
+# Times are Unix seconds, UTC; 0 is "never".
+include "failure.thrift"
+namespace go prismadmin
+
+struct User {
+  1: required string username,          # IDENT, 1..40 characters
+  2: required list<string> roles,
+  3: required bool passwordSet,
+  4: required bool disabled,
+  5: required bool locked,
+  6: required i64 accountExpires,
+  7: required i64 passwordExpires,
+  8: required i64 lastSignIn,
+  9: required i32 failedSignIns
+}
+
+struct UserChange {                     # an absent field stays as it is
+  1: optional list<string> roles,
+  2: optional bool disabled,
+  3: optional i64 accountExpires,
+  4: optional bool unlock
+}
+
+struct Preference {
+  1: required string name,
+  2: required string value,
+  3: required string defaultValue,
+  4: required string type,              # bool, int, string, enum
+  5: required string range,
+  6: required string description,
+  7: required string changeableBy       # role
+}
+
+struct KekSlot {
+  1: required string kmc,
+  2: required i32 kpn,
+  3: required string state,             # ACTIVE, PENDING, LOADING
+  4: required bool requestOutstanding,
+  5: required string tvp,               # of the newest VKLOADREQ, CCYYMMDDhhmmss, or empty
+  6: required i64 keyActivates,
+  7: required i64 keyExpires,
+  8: required bool approved,
+  9: required i32 registersLoaded,
+  10: required i32 keysInKlf,
+  11: required bool inModule            # false: only the public key is stored, no KEK slot yet
+}
+
+struct VendingKey {
+  1: required i32 sgc,
+  2: required i32 krn,
+  3: required string kmc,
+  4: required i32 registerNumber,            # 0: known from the KLF, not in the module
+  5: required map<string,string> attributes,   # by dfconcat tag, as SM?GA gives them
+  6: required string vendReason         # why VND is 0, or empty
+}
+
+struct LoadProgress {
+  1: required i32 loaded,               # in this call
+  2: required i32 remaining,            # announced by the KLF, not yet loaded
+  3: required string failure            # empty, or the text that ended the loading
+}
+
+struct Status {
+  1: required map<string,string> info,
+  2: required list<string> alerts       # "CODE text"
+}
+
+struct TokenEndpoint {
+  1: required string address,
+  2: required string certificatePem,
+  3: required string sha256,
+  4: required i64 notAfter
+}
+
+service PrismAdmin {
+  Status status() throws (1: failure.Failure f),
+
+  list<User> userList() throws (1: failure.Failure f),
+  User userShow(1: required string username) throws (1: failure.Failure f),
+  User userCreate(1: required string username, 2: required list<string> roles, 3: required string password,
+      4: required i64 accountExpires) throws (1: failure.Failure f),
+  User userChange(1: required string username, 2: required UserChange change) throws (1: failure.Failure f),
+  void userSetPassword(1: required string username, 2: required string password) throws (1: failure.Failure f),
+  void userDelete(1: required string username) throws (1: failure.Failure f),
+
+  list<Preference> prefList(1: required string prefix) throws (1: failure.Failure f),
+  Preference prefSet(1: required string name, 2: required string value) throws (1: failure.Failure f),
+
+  KekSlot kmcUploadKey(1: required string text) throws (1: failure.Failure f),
+  list<KekSlot> kmcList() throws (1: failure.Failure f),
+  string kmcGenerateRequest(1: required string kmc) throws (1: failure.Failure f),
+  string kmcFetchRequest(1: required string kmc) throws (1: failure.Failure f),
+  KekSlot kmcUploadKlf(1: required string text) throws (1: failure.Failure f),
+  # Loads at most max keys, so that a caller can show progress; call again while remaining > 0.
+  LoadProgress kmcLoad(1: required string kmc, 2: required i32 max) throws (1: failure.Failure f),
+  KekSlot kmcEndSession(1: required string kmc) throws (1: failure.Failure f),
+  i32 kmcDeleteSlot(1: required string kmc) throws (1: failure.Failure f),       # registers erased
+
+  list<VendingKey> vkList(1: required bool all) throws (1: failure.Failure f),   # false: only those in the module
+  VendingKey vkShow(1: required i32 sgc, 2: required i32 krn) throws (1: failure.Failure f),
+  VendingKey vkLoad(1: required i32 sgc, 2: required i32 krn) throws (1: failure.Failure f),
+  void vkDelete(1: required i32 sgc, 2: required i32 krn) throws (1: failure.Failure f),
+
+  string smPublicKey() throws (1: failure.Failure f),                             # SM.PUBKEY.1 for the KMC
+  Status smStatus() throws (1: failure.Failure f),
+  string licenseLoad(1: required string text) throws (1: failure.Failure f),
+
+  TokenEndpoint tokenEndpoint() throws (1: failure.Failure f)
+}
