@@ -1,0 +1,42 @@
+# Tesserae. `make demo` needs Go alone; `make test` installs the Debian packages
+# that its tests drive (see .ci/packages).
+
+SHELL   := /bin/bash
+GO      ?= go
+BIN     := bin
+GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMANDS := ./hsm/cmd/hsmd ./orchestrator/cmd/orchestratord ./vcm/cmd/vcmd \
+	./sp-tools/cmd/vcmadmin ./sp-tools/cmd/hsmadmin ./tenant/cmd/ptokenadmin \
+	./licensing/cmd/vendor ./conformance/cmd/kmc ./conformance/cmd/meter ./conformance/cmd/vend \
+	./conformance/cmd/stsvectors
+
+.PHONY: build demo test bench lint generate clean packages
+
+build: ## static binaries under bin/
+	@mkdir -p $(BIN)
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS_STATIC) -o $(BIN)/ $(COMMANDS)
+
+demo: build ## from nothing to tokens that the virtual meter accepts; KEEP=1 leaves it running
+	@$(GO) run ./conformance/cmd/demo -bin $(BIN) $(if $(KEEP),-keep)
+
+packages: ## what the tests need besides Go
+	@.ci/packages
+
+test: packages ## the whole suite, with the race detector
+	$(GO) run ./conformance/cmd/stsvectors conformance/vectors/sts-tokens.json
+	$(GO) test -race ./...
+
+lint: ## gofmt, vet, staticcheck
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: ## one line a benchmark, with its ratio to a reference of the same run
+	@$(GO) run ./conformance/cmd/bench
+
+generate: ## regenerate the Thrift code (Debian's thrift-compiler) and check that nothing else changed
+	internal/api/generate.sh
+
+clean:
+	rm -rf $(BIN) state
