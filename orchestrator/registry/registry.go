@@ -1,0 +1,69 @@
+// Package registry keeps the records of one unit's VCMs in etcd: compare and
+// swap on revisions, consistent snapshots, and a watch that misses nothing.
+//
+// One orchestrator owns a unit at a time. Ownership is a claim record under a
+// lease; every write is fenced by the revision that created the claim, so an
+// orchestrator that lost its claim can no longer change anything. etcd's locks
+// are not used: they do not exclude.
+//
+// # Keys
+//
+//	/tesserae/1/units/ESN/claim       who owns the unit (leased)
+//	/tesserae/1/units/ESN/vcms/UUID   one lifecycle.Record, JSON
+package registry
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
+)
+
+// Rev is a revision of the registry; each change has a higher one. 0 is before
+// all changes: a record that must not exist yet.
+type Rev int64
+
+// Entry is a record and the revision that wrote it.
+type Entry struct {
+	Record lifecycle.Record
+	Rev    Rev
+}
+
+// Change is one change of one record.
+type Change struct {
+	UUID    string
+	Rev     Rev
+	Removed bool
+	Record  lifecycle.Record // zero when removed
+}
+
+// VCMs are the records of one unit's VCMs. Errors have kinds: NotFound for no
+// such record, Mode for a record that changed meanwhile (ErrConflict) or a lost
+// claim (ErrNotOwner), Unavailable while the store cannot be reached.
+type VCMs interface {
+	// Get returns a record and its revision.
+	Get(ctx context.Context, uuid string) (lifecycle.Record, Rev, error)
+	// Swap stores next only if the record is still at rev, and returns its new
+	// revision. It is the one write.
+	Swap(ctx context.Context, uuid string, rev Rev, next lifecycle.Record) (Rev, error)
+	// Remove deletes the record only if it is still at rev.
+	Remove(ctx context.Context, uuid string, rev Rev) error
+	// List returns all records in the order of their creation.
+	List(ctx context.Context) ([]Entry, error)
+	// Snapshot is List with the revision at which it was taken; Watch from it
+	// misses nothing.
+	Snapshot(ctx context.Context) ([]Entry, Rev, error)
+	// Watch yields every change after from until the context ends. A gap that
+	// cannot be filled (the store dropped old revisions) ends it with
+	// ErrCompacted: take a new snapshot.
+	Watch(ctx context.Context, from Rev) iter.Seq2[Change, error]
+}
+
+// Claim is who owns a unit.
+type Claim struct {
+	Owner string    `json:"owner"` // unique to one run of one orchestrator
+	Host  string    `json:"host"`
+	Boot  string    `json:"boot"` // the host's boot id
+	Since time.Time `json:"since"`
+}
