@@ -7,7 +7,8 @@
 //     hsmd with MethodAttach: the partition's key comes down this channel and
 //     no other, so that it never passes through the orchestrator.
 //
-// Methods and bodies are listed here, once, for both sides.
+// Methods and bodies are listed here, once, for both sides. Callers use Client
+// (the orchestrator) and Channel (a vcmd) and write no method strings.
 package hsmapi
 
 import "time"
@@ -25,8 +26,11 @@ const (
 	// MethodDestroy: Destroy -> nil. The wrapped key goes first. Destroying
 	// what does not exist succeeds (resumable).
 	MethodDestroy = "destroy"
-	// MethodPartitions: nil -> []Partition.
+	// MethodPartitions: List -> Page, in the order of UUIDs.
 	MethodPartitions = "partitions"
+	// MethodProtect: Protect -> Partition. Puts a partition's key under a
+	// tenant's share, under another one, or under none.
+	MethodProtect = "protect"
 	// MethodSign: Sign -> Signature. SSHSIG by the unit key, namespace
 	// restricted to those in SignNamespaces.
 	MethodSign = "sign"
@@ -34,16 +38,28 @@ const (
 	MethodCertifyHost = "certify-host"
 	// MethodTime: nil -> Time.
 	MethodTime = "time"
+	// MethodSetTime: SetTime -> Time.
+	MethodSetTime = "set-time"
+	// MethodFactory: nil -> nil. Factory state: every partition and all
+	// provider data are destroyed; ESN, unit key and warrant (and with it the
+	// factory features) stay. Refused while a partition is open.
+	MethodFactory = "factory"
 )
 
 // Methods that a vcmd may call on its device channel.
 const (
-	// MethodOpen: nil -> Opened with one descriptor, a sealed memfd of KeySize
-	// bytes: the partition key. Once per channel.
+	// MethodOpen: nil -> Opened with one descriptor, the partition key (see
+	// package keyfd). Once per channel, and for one channel at a time.
 	MethodOpen = "open"
 	// MethodCounter: Counter -> Counter. Raises the partition's monotonic
 	// counter to Value if that is higher, durably, and answers where it stands.
 	MethodCounter = "counter"
+	// MethodSignModule: SignModule -> Signature. SSHSIG by the unit key,
+	// namespace NamespaceModule, over a text that begins with
+	// ModulePrefix(the partition's module id).
+	MethodSignModule = "sign-module"
+	// MethodLease: Lease -> Leased. A share of the unit's rated capacity, in tokens.
+	MethodLease = "lease"
 	// MethodTime and MethodCertifyHost as above; the certificate's principal is
 	// always this partition's.
 )
@@ -51,8 +67,18 @@ const (
 // KeySize is the length of a partition key in bytes.
 const KeySize = 32
 
+// SSHSIG namespaces of the unit key.
+const (
+	NamespaceVCMFile     = "tesserae-vcmfile"
+	NamespacePlatformLog = "tesserae-platform-log"
+	NamespaceModule      = "tesserae-sm-pubkey"
+)
+
 // SignNamespaces lists the SSHSIG namespaces MethodSign accepts.
-func SignNamespaces() []string { return []string{"tesserae-vcmfile", "tesserae-platform-log"} }
+func SignNamespaces() []string { return []string{NamespaceVCMFile, NamespacePlatformLog} }
+
+// ModulePrefix is how a text must begin that the unit signs for the module.
+func ModulePrefix(moduleID string) string { return "SM.PUBKEY.1;SMI" + moduleID + ";" }
 
 // Identity is who the unit is.
 type Identity struct {
@@ -61,13 +87,26 @@ type Identity struct {
 	FirmwareID string `json:"firmwareId"` // 8 characters, STS64V..
 	HardwareID string `json:"hardwareId"`
 	UnitKey    string `json:"unitKey"` // authorized_keys form, Ed25519
-	Warrant    string `json:"warrant"` // the maker's signed statement over ESN and UnitKey; empty before the factory step
-	Tampered   bool   `json:"tampered"`
+	// EncryptionKey is the unit's X25519 key (base64) that a tenant's start
+	// share is sealed to; see package tenantshare.
+	EncryptionKey string `json:"encryptionKey"`
+	// Warrant is the maker's signed statement over the lines above and the
+	// factory features (package licensing/warrant); empty before the factory step.
+	Warrant string `json:"warrant"`
+	// MakerRoot is the key that signed Warrant, authorized_keys form. The
+	// provider's licences must be signed by it; a tenant pins his own copy.
+	MakerRoot string `json:"makerRoot"`
+	TestMode  bool   `json:"testMode"` // CTS mode: the unit was started with it
+	Tampered  bool   `json:"tampered"`
 }
 
 // CreatePartition asks for a partition.
 type CreatePartition struct {
 	UUID string `json:"uuid"`
+	// ShareKey is the tenant's public share key from a request with
+	// restrict-startup; empty for others. The partition key is also wrapped
+	// under it, so that nobody opens the partition without the tenant's share.
+	ShareKey string `json:"shareKey,omitempty"`
 }
 
 // Partition is one partition of the unit.
@@ -75,15 +114,59 @@ type Partition struct {
 	UUID     string    `json:"uuid"`
 	ModuleID string    `json:"moduleId"` // the virtual module's own, 8 digits, never reused
 	Created  time.Time `json:"created"`
-	Open     bool      `json:"open"` // a vcmd holds the key
+	Open     bool      `json:"open"`     // a vcmd holds the key
+	ShareKey string    `json:"shareKey"` // the tenant's public share key; empty without restrict-startup
+}
+
+// List asks for the partitions after a UUID, the first ones for "".
+type List struct {
+	After string `json:"after"`
+}
+
+// PageSize is the largest number of partitions in a Page.
+const PageSize = 256
+
+// Page is a part of the list of partitions.
+type Page struct {
+	Partitions []Partition `json:"partitions"`
+	More       bool        `json:"more"`
+}
+
+// Protect changes what a partition's key is wrapped under.
+type Protect struct {
+	UUID     string `json:"uuid"`
+	ShareKey string `json:"shareKey"` // the new one; empty for none
+	// Share opens the partition if it is protected now.
+	Share []byte `json:"share,omitempty"`
 }
 
 // Attach names the partition whose channel is handed over.
 type Attach struct {
 	UUID string `json:"uuid"`
 	// Share is the tenant's half of a restrict-startup partition's key, sealed
-	// to the unit; empty for others.
+	// to the unit (package tenantshare); empty for others.
 	Share []byte `json:"share,omitempty"`
+	// Speed is the VCM's part of the unit's rated capacity.
+	Speed Speed `json:"speed"`
+}
+
+// Speed is a VCM's part of the unit's rated capacity, in tokens a second. The
+// zero value is not limited.
+type Speed struct {
+	Guaranteed int `json:"guaranteed"`
+	Ceiling    int `json:"ceiling"`
+}
+
+// Lease asks for capacity.
+type Lease struct {
+	Tokens int `json:"tokens"`
+}
+
+// Leased grants Tokens, possibly fewer than asked for and possibly 0; Retry is
+// when to ask again for more, in milliseconds.
+type Leased struct {
+	Tokens int   `json:"tokens"`
+	Retry  int64 `json:"retry"`
 }
 
 // Destroy names the partition to destroy.
@@ -134,6 +217,11 @@ type Opened struct {
 	TestMode bool      `json:"testMode"` // CTS mode: the unit was started with it
 }
 
+// SignModule asks for a signature over a module's public key record.
+type SignModule struct {
+	Text string `json:"text"`
+}
+
 // Counter is a monotonic counter's value.
 type Counter struct {
 	Value uint64 `json:"value"`
@@ -143,4 +231,15 @@ type Counter struct {
 type Time struct {
 	Module time.Time `json:"module"`
 	Host   time.Time `json:"host"`
+}
+
+// Offset is what must be added to the host's clock to get the module's.
+func (t Time) Offset() time.Duration { return t.Module.Sub(t.Host) }
+
+// SetTime sets the module's clock. With Adjust the clock approaches Time
+// gradually and never jumps; without, it jumps, which is refused while a
+// partition is open.
+type SetTime struct {
+	Time   time.Time `json:"time"`
+	Adjust bool      `json:"adjust"`
 }

@@ -1,0 +1,150 @@
+package hsmapi
+
+import (
+	"context"
+	"os"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
+)
+
+// link is a connection whose reader it owns.
+type link struct {
+	conn *fdrpc.Conn
+	stop context.CancelFunc
+	done chan struct{}
+	err  error // valid after done
+}
+
+func newLink(conn *fdrpc.Conn) *link {
+	ctx, stop := context.WithCancel(context.Background())
+	l := &link{conn: conn, stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		l.err = conn.Run(ctx)
+	}()
+	return l
+}
+
+// Done is closed when the connection to the unit is gone.
+func (l *link) Done() <-chan struct{} { return l.done }
+
+// Close ends the connection and waits for its reader.
+func (l *link) Close() error {
+	l.stop()
+	<-l.done
+	return nil
+}
+
+// Time reads the module's clock.
+func (l *link) Time(ctx context.Context) (Time, error) {
+	var t Time
+	_, err := l.conn.Call(ctx, MethodTime, nil, &t)
+	return t, err
+}
+
+// CertifyHost has the unit certify key as the host key of service. On a
+// Channel the principal names the channel's partition.
+func (l *link) CertifyHost(ctx context.Context, service string, key ssh.PublicKey) (*ssh.Certificate, error) {
+	var out HostCertificate
+	in := CertifyHost{Service: service, Key: string(ssh.MarshalAuthorizedKey(key))}
+	if _, err := l.conn.Call(ctx, MethodCertifyHost, in, &out); err != nil {
+		return nil, err
+	}
+	pk, _, _, _, err := ssh.ParseAuthorizedKey([]byte(out.Certificate))
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Integrity, "host certificate of %s: %w", service, err)
+	}
+	cert, ok := pk.(*ssh.Certificate)
+	if !ok {
+		return nil, errkind.Errorf(errkind.Integrity, "host certificate of %s: the unit answered a bare key", service)
+	}
+	return cert, nil
+}
+
+// Client is the orchestrator's connection to the unit. Its methods may be
+// called concurrently.
+type Client struct{ *link }
+
+// Dial connects to the unit's socket.
+func Dial(ctx context.Context, socket string) (*Client, error) {
+	uc, err := fdrpc.Dial(ctx, socket)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Unavailable, "no module at %s; is hsmd running? %w", socket, err)
+	}
+	return &Client{newLink(fdrpc.New(uc, nil))}, nil
+}
+
+// Identity says who the unit is. It also answers on a tampered unit.
+func (c *Client) Identity(ctx context.Context) (Identity, error) {
+	var id Identity
+	_, err := c.conn.Call(ctx, MethodIdentity, nil, &id)
+	return id, err
+}
+
+// Create makes a partition, or answers the one that exists with the same parameters.
+func (c *Client) Create(ctx context.Context, in CreatePartition) (Partition, error) {
+	var p Partition
+	_, err := c.conn.Call(ctx, MethodCreate, in, &p)
+	return p, err
+}
+
+// Attach hands the unit its end of a VCM's device channel. there stays open on
+// this side and must be closed by the caller, or the VCM's end never sees the
+// unit go.
+func (c *Client) Attach(ctx context.Context, in Attach, there *os.File) error {
+	_, err := c.conn.Call(ctx, MethodAttach, in, nil, there)
+	return err
+}
+
+// Protect puts a partition's key under a tenant's share, another one or none.
+func (c *Client) Protect(ctx context.Context, in Protect) (Partition, error) {
+	var p Partition
+	_, err := c.conn.Call(ctx, MethodProtect, in, &p)
+	return p, err
+}
+
+// Destroy destroys a partition and its key; one that does not exist is no error.
+func (c *Client) Destroy(ctx context.Context, uuid string) error {
+	_, err := c.conn.Call(ctx, MethodDestroy, Destroy{UUID: uuid}, nil)
+	return err
+}
+
+// Partitions lists every partition in the order of UUIDs.
+func (c *Client) Partitions(ctx context.Context) ([]Partition, error) {
+	var all []Partition
+	after := ""
+	for {
+		var page Page
+		if _, err := c.conn.Call(ctx, MethodPartitions, List{After: after}, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Partitions...)
+		if !page.More || len(page.Partitions) == 0 {
+			return all, nil
+		}
+		after = page.Partitions[len(page.Partitions)-1].UUID
+	}
+}
+
+// Sign returns an armored SSHSIG of message by the unit key.
+func (c *Client) Sign(ctx context.Context, namespace string, message []byte) (string, error) {
+	var sig Signature
+	_, err := c.conn.Call(ctx, MethodSign, Sign{Namespace: namespace, Message: message}, &sig)
+	return sig.Armored, err
+}
+
+// SetTime sets the module's clock and answers both clocks.
+func (c *Client) SetTime(ctx context.Context, in SetTime) (Time, error) {
+	var t Time
+	_, err := c.conn.Call(ctx, MethodSetTime, in, &t)
+	return t, err
+}
+
+// Factory returns the unit to factory state.
+func (c *Client) Factory(ctx context.Context) error {
+	_, err := c.conn.Call(ctx, MethodFactory, nil, nil)
+	return err
+}
