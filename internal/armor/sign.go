@@ -96,6 +96,9 @@ func split(file []byte) (message, signature []byte, sig *sshsig.Signature, err e
 		return nil, nil, nil, errkind.Errorf(errkind.Invalid, "file of %d bytes is larger than %d", len(file), MaxSize)
 	}
 	at := signatureStart(file)
+	if at == 0 {
+		return nil, nil, nil, errkind.Errorf(errkind.Invalid, "the file is a signature without a text")
+	}
 	if at < 0 {
 		return nil, nil, nil, errkind.Errorf(errkind.Invalid, "the file carries no signature (no line %q)", begin[:len(begin)-1])
 	}
