@@ -39,7 +39,7 @@ func pack(key []byte, memfdSecret func(int) (int, error)) (*os.File, Carrier, er
 	if len(key) == 0 {
 		return nil, "", errors.New("keyfd: empty key")
 	}
-	if fd, err := memfdSecret(unix.FD_CLOEXEC); err == nil {
+	if fd, err := memfdSecret(unix.O_CLOEXEC); err == nil {
 		f := os.NewFile(uintptr(fd), "partition-key")
 		if err := fillMapped(fd, key); err == nil {
 			return f, Secret, nil
