@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -64,7 +65,8 @@ type Launcher struct {
 	chosen atomic.Int32 // index of the first plan that has not failed yet
 }
 
-// New opens the binary. The caller closes the Launcher.
+// New opens the binary. The caller closes the Launcher. From then on no
+// descriptor that this process inherited is passed on to a child by accident.
 func New(cfg Config) (*Launcher, error) {
 	if Below(cfg.Floor, Plain) {
 		return nil, errkind.Errorf(errkind.Invalid, "isolation floor %q is none of %v", cfg.Floor, Levels())
@@ -76,6 +78,9 @@ func New(cfg Config) (*Launcher, error) {
 	defer f.Close()
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
 		return nil, errkind.Errorf(errkind.Invalid, "VCM program %s is not an executable file", cfg.Path)
+	}
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, errkind.Errorf(errkind.Unavailable, "mark descriptors: %w", err)
 	}
 	// A number far above the child's own descriptors, so that laying those out
 	// before exec cannot overwrite it.

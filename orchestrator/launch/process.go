@@ -58,7 +58,7 @@ func (p *Process) run() {
 		<-talked
 	case <-talked:
 		// A process that cannot be told to stop must not go on.
-		p.exit = p.reap(exited, lingering)
+		p.exit = p.reap(exited)
 	}
 	p.group.Remove()
 }
@@ -66,12 +66,12 @@ func (p *Process) run() {
 // lingering is how long a process may take to exit after it closed its control socket.
 const lingering = 5 * time.Second
 
-func (p *Process) reap(exited <-chan error, patience time.Duration) error {
+func (p *Process) reap(exited <-chan error) error {
 	select {
 	case err := <-exited:
 		return err
-	case <-time.After(patience):
-		p.Kill()
+	case <-time.After(lingering):
+		_ = p.cmd.Process.Kill()
 		return <-exited
 	}
 }
@@ -235,4 +235,10 @@ func (p *Process) Terminate(patience time.Duration) {
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
+}
+
+// IsFinal reports whether starting again cannot cure err.
+func IsFinal(err error) bool {
+	var f Final
+	return errors.As(err, &f)
 }

@@ -1,0 +1,7 @@
+package launch
+
+// Disconnect closes our end of the control socket, as the orchestrator's death does.
+func Disconnect(p *Process) { _ = p.conn.Close() }
+
+// FindCgroupsIn is FindCgroups on given tables of the kernel.
+var FindCgroupsIn = findCgroups

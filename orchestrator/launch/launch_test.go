@@ -1,0 +1,294 @@
+package launch_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
+	"github.com/tesserae-hsm/tesserae/orchestrator/network"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func launcher(t *testing.T, cfg launch.Config) *launch.Launcher {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Path, cfg.Log = exe, quiet()
+	if cfg.Floor == "" {
+		cfg.Floor = launch.Plain
+	}
+	if cfg.Cgroups == nil {
+		cfg.Cgroups = launch.NoCgroups()
+	}
+	cfg.UIDBase = 1_879_100_000
+	l, err := launch.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func spec(t *testing.T, name string) launch.Spec {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return launch.Spec{
+		Start:   vcmcontrol.Start{UUID: "4f9d05b8-95f4-41ab-8b0a-0c9c7ce14209", Name: name},
+		DataDir: t.TempDir() + "/data",
+		Slot:    3,
+		Sockets: []network.Socket{{Service: "tokenapi", Address: l.Addr().String(), File: f}},
+		Limits:  launch.Limits{Memory: 256 << 20, Pids: 100, CPUWeight: 100},
+		Attach:  keepOpen(t),
+	}
+}
+
+// keepOpen stands for the unit: it holds its end of the channel until the test ends.
+func keepOpen(t *testing.T) func(context.Context, *os.File) error {
+	return func(_ context.Context, f *os.File) error {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return nil
+	}
+}
+
+func start(t *testing.T, l *launch.Launcher, s launch.Spec) *launch.Process {
+	t.Helper()
+	p, err := l.Launch(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Kill)
+	return p
+}
+
+func isReady(t *testing.T, p *launch.Process) vcmcontrol.Ready {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := p.Ready(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestChildGetsExactlyWhatIsDeclared(t *testing.T) {
+	t.Parallel()
+	s := spec(t, "census")
+	p := start(t, launcher(t, launch.Config{}), s)
+	var c census
+	if err := json.Unmarshal([]byte(isReady(t, p).Controls[0].Proof), &c); err != nil {
+		t.Fatal(err)
+	}
+	if want := []int{0, 1, 2, 3, 4, 5, 6}; !slices.Equal(c.FDs, want) {
+		t.Errorf("descriptors %v, want %v", c.FDs, want)
+	}
+	if len(c.Env) != 0 || !slices.Equal(c.Args, []string{"vcmd"}) {
+		t.Errorf("environment %q, arguments %q", c.Env, c.Args)
+	}
+	if len(c.Isolation.Namespaces) != 6 {
+		t.Fatalf("this kernel granted the namespaces %v only; the full set is needed to test them", c.Isolation.Namespaces)
+	}
+	if c.PID != 1 || c.UID != 0 || c.Nets != 0 {
+		t.Errorf("pid %d, uid %d, %d interfaces up; want 1, 0 (of its own namespace), none", c.PID, c.UID, c.Nets)
+	}
+	if root := os.Geteuid() == 0; c.Isolation.DistinctUID != root {
+		t.Errorf("distinct uid %v, want %v", c.Isolation.DistinctUID, root)
+	}
+	if os.Geteuid() == 0 {
+		var st unix.Stat_t
+		if err := unix.Stat(s.DataDir, &st); err != nil || st.Uid != 1_879_100_003 || st.Mode&0o777 != 0o700 {
+			t.Errorf("data directory: uid %d mode %o (%v)", st.Uid, st.Mode, err)
+		}
+	}
+}
+
+func TestStatsModeAndStop(t *testing.T) {
+	t.Parallel()
+	p := start(t, launcher(t, launch.Config{}), spec(t, "busy"))
+	isReady(t, p)
+	if st, err := p.Stats(t.Context()); err != nil || st.Requests != 7 {
+		t.Errorf("stats %+v, %v", st, err)
+	}
+	if m, err := p.Mode(t.Context()); err != nil || !m.Operational {
+		t.Errorf("mode %+v, %v", m, err)
+	}
+	if err := p.Stop(t.Context(), vcmcontrol.Stop{Drain: 100}); !errkind.Is(err, errkind.Mode) {
+		t.Errorf("stop of an operational VCM: %v", err)
+	}
+	if _, err := p.Stats(t.Context()); err != nil {
+		t.Errorf("it does not serve on: %v", err)
+	}
+	if err := p.Stop(t.Context(), vcmcontrol.Stop{Force: true, Drain: 100}); err != nil {
+		t.Errorf("forced stop: %v", err)
+	}
+	<-p.Done()
+	if p.Ending() != "exit code 0" {
+		t.Errorf("ended with %s", p.Ending())
+	}
+}
+
+func TestDeafChildIsKilled(t *testing.T) {
+	t.Parallel()
+	p := start(t, launcher(t, launch.Config{}), spec(t, "deaf"))
+	isReady(t, p)
+	if err := p.Stop(t.Context(), vcmcontrol.Stop{Drain: 1}); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-p.Done():
+		if !strings.Contains(p.Ending(), "signal") {
+			t.Errorf("ended with %s", p.Ending())
+		}
+	default:
+		t.Error("Stop returned before the end")
+	}
+}
+
+func TestReadyTellsWhyNot(t *testing.T) {
+	t.Parallel()
+	l := launcher(t, launch.Config{})
+	for name, want := range map[string]struct {
+		text  string
+		kind  errkind.Kind
+		final bool
+	}{
+		"exit":  {"ended before it was ready: exit code 9", errkind.Unavailable, false},
+		"fail":  {"the store is torn", errkind.Integrity, false},
+		"final": {"the store is torn", errkind.Integrity, true},
+		"mute":  {"not ready in time", errkind.Unavailable, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, l, spec(t, name))
+			patience := 20 * time.Second
+			if name == "mute" {
+				patience = 300 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			_, err := p.Ready(ctx)
+			if err == nil || !strings.Contains(err.Error(), want.text) || !errkind.Is(err, want.kind) {
+				t.Fatalf("%v (%v), want %q (%v)", err, errkind.Of(err), want.text, want.kind)
+			}
+			if final := launch.IsFinal(err); final != want.final {
+				t.Errorf("final = %v", final)
+			}
+		})
+	}
+}
+
+func TestFloorIsRefusedBeforeAnythingRuns(t *testing.T) {
+	t.Parallel()
+	// Without control groups nothing reaches full, whoever runs this.
+	l := launcher(t, launch.Config{Floor: launch.Full})
+	p, err := l.Launch(t.Context(), spec(t, "census"))
+	if err == nil {
+		p.Kill()
+		t.Fatal("started below the floor")
+	}
+	if !errkind.Is(err, errkind.Refused) || !strings.Contains(err.Error(), "below the floor full") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestBelow(t *testing.T) {
+	t.Parallel()
+	levels := launch.Levels()
+	for i, level := range levels {
+		for j, floor := range levels {
+			if got := launch.Below(level, floor); got != (i > j) {
+				t.Errorf("Below(%s, %s) = %v", level, floor, got)
+			}
+		}
+		if !launch.Below("magic", level) {
+			t.Errorf("an unknown level is not below %s", level)
+		}
+	}
+}
+
+func TestUnitThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	s := spec(t, "census")
+	s.Attach = func(context.Context, *os.File) error { return errkind.Errorf(errkind.Unavailable, "away") }
+	_, err := launcher(t, launch.Config{}).Launch(t.Context(), s)
+	if !errkind.Is(err, errkind.Unavailable) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestControlSocketLostEndsTheChild(t *testing.T) {
+	t.Parallel()
+	here, there, err := fdrpc.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here.Close()
+	there.Close()
+	p := start(t, launcher(t, launch.Config{}), spec(t, "census"))
+	isReady(t, p)
+	launch.Disconnect(p)
+	select {
+	case <-p.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the child outlived its control socket")
+	}
+}
+
+func TestNoDescriptorAndNoProcessIsLeft(t *testing.T) {
+	l := launcher(t, launch.Config{})
+	s := spec(t, "census")
+	s.Attach = func(context.Context, *os.File) error { return nil }
+	round := func() {
+		p, err := l.Launch(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		isReady(t, p)
+		p.Kill()
+	}
+	round()
+	before := openFDs(t)
+	for range 5 {
+		round()
+	}
+	if after := openFDs(t); after > before {
+		t.Errorf("%d descriptors open before, %d after", before, after)
+	}
+}
+
+func openFDs(t *testing.T) int {
+	t.Helper()
+	e, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(e)
+}
