@@ -11,7 +11,10 @@
 // (the orchestrator) and Channel (a vcmd) and write no method strings.
 package hsmapi
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Methods that the orchestrator may call.
 const (
@@ -197,13 +200,15 @@ type HostCertificate struct {
 	Certificate string `json:"certificate"`
 }
 
-// Principal is the name in a service's host certificate: "ESN/service" on the
-// platform, "ESN/UUID/service" on a VCM.
+// Principal is the name in a service's host certificate: "esn/service" on the
+// platform, "esn/uuid/service" on a VCM, in lower case, because OpenSSH compares
+// host names in lower case and could not recognise the host otherwise.
 func Principal(esn, uuid, service string) string {
-	if uuid == "" {
-		return esn + "/" + service
+	name := esn + "/" + service
+	if uuid != "" {
+		name = esn + "/" + uuid + "/" + service
 	}
-	return esn + "/" + uuid + "/" + service
+	return strings.ToLower(name)
 }
 
 // Opened describes the partition to its vcmd; the key comes beside it.
