@@ -2,6 +2,7 @@ package sshrpc_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -15,23 +16,38 @@ import (
 )
 
 // confuse connects as an attacker who knows victim's public key and holds mine:
-// it asks whether victim's key would do, gives up on it, and proves mine.
+// he asks whether victim's key would do, is told yes, and proves mine.
 func confuse(t *testing.T, address string, victim ssh.PublicKey, mine ssh.Signer) (*ssh.Client, error) {
 	t.Helper()
 	return ssh.Dial("tcp", address, &ssh.ClientConfig{
 		User:            "x",
-		Auth:            []ssh.AuthMethod{ssh.PublicKeys(stolenSigner{victim}, mine)},
+		Auth:            []ssh.AuthMethod{ssh.PublicKeys(asker{&question{PublicKey: victim}}, mine)},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 }
 
-// stolenSigner has the public key only; its "signature" is garbage, which makes
-// the client library go on to the next key after the server said yes to this one.
-type stolenSigner struct{ key ssh.PublicKey }
+// question is the public key of somebody else. Once it has been sent it no
+// longer recognises the server's yes, so that the client library goes on to the
+// next key instead of asking for a signature.
+type question struct {
+	ssh.PublicKey
+	asked bool
+}
 
-func (s stolenSigner) PublicKey() ssh.PublicKey { return s.key }
-func (s stolenSigner) Sign(io.Reader, []byte) (*ssh.Signature, error) {
-	return &ssh.Signature{Format: s.key.Type(), Blob: make([]byte, 64)}, nil
+func (q *question) Marshal() []byte {
+	if q.asked {
+		return nil
+	}
+	q.asked = true
+	return q.PublicKey.Marshal()
+}
+
+// asker offers a question and can sign nothing.
+type asker struct{ key *question }
+
+func (a asker) PublicKey() ssh.PublicKey { return a.key }
+func (a asker) Sign(io.Reader, []byte) (*ssh.Signature, error) {
+	return nil, errors.New("the private key is not known")
 }
 
 // The positive control: a server with both keys that takes the role from what
@@ -115,7 +131,7 @@ func TestRoleConfusionGivesNothing(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			calls++
-			if calls == 2 { // the second key offered
+			if calls == 2 { // asked about the second key
 				return mine.PublicKey(), true
 			}
 			return w.client.PublicKey(), true

@@ -91,8 +91,8 @@ func (n subsystemOnly) Accept() (ssh.Channel, <-chan *ssh.Request, error) {
 			switch {
 			case req.Type == "subsystem" && bytes.Equal(req.Payload, ssh.Marshal(struct{ Name string }{n.service})):
 				passed <- req
-			case req.Type == "subsystem" || req.Type == "shell" || req.Type == "exec":
-				n.refuse(ch, req)
+			case req.Type == "shell" || req.Type == "exec":
+				n.explain(ch, req)
 			default:
 				_ = req.Reply(false, nil)
 			}
@@ -101,10 +101,12 @@ func (n subsystemOnly) Accept() (ssh.Channel, <-chan *ssh.Request, error) {
 	return ch, passed, nil
 }
 
-// refuse says on the client's standard error why there is nothing to run.
-func (n subsystemOnly) refuse(ch ssh.Channel, req *ssh.Request) {
+// explain answers a request to run something. OpenSSH's client shows a text only
+// if the request itself was not refused, so it is granted and ends at once.
+func (n subsystemOnly) explain(ch ssh.Channel, req *ssh.Request) {
+	_ = req.Reply(true, nil)
 	_, _ = fmt.Fprintf(ch.Stderr(), "tesserae: no %s here; this port has only the subsystem %q\r\n", req.Type, n.service)
-	_ = req.Reply(false, nil)
+	_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{3}))
 	_ = ch.Close()
 }
 

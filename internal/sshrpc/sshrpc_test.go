@@ -22,7 +22,7 @@ import (
 
 const (
 	service   = "sshadmin"
-	principal = "AAAA-BBBB-CCCC/sshadmin"
+	principal = "aaaa-bbbb-cccc/sshadmin"
 )
 
 // handler answers what the test wants.
