@@ -1,0 +1,209 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
+)
+
+// Policy says how patient supervision is.
+type Policy struct {
+	Ready    time.Duration // from a start until the process must serve
+	First    time.Duration // pause before the second attempt; it doubles
+	Last     time.Duration // longest pause
+	Attempts int           // failures in a row before supervision gives up
+	Stable   time.Duration // service that makes earlier failures forgotten
+	Drain    time.Duration // for requests in progress when the context ends
+}
+
+// DefaultPolicy gives up after about three minutes of failures.
+func DefaultPolicy() Policy {
+	return Policy{
+		Ready: 60 * time.Second, First: 100 * time.Millisecond, Last: 30 * time.Second,
+		Attempts: 14, Stable: time.Minute, Drain: 5 * time.Second,
+	}
+}
+
+// Report is what happened to a supervised VCM: Ready, Lost or GiveUp.
+type Report struct {
+	Event  lifecycle.Event
+	Ready  vcmcontrol.Ready // with Ready
+	Reason string           // otherwise
+}
+
+// Supervisor keeps one VCM's process running until it is stopped or given up.
+type Supervisor struct {
+	launch func(context.Context) (*Process, error)
+	report func(context.Context, Report)
+	policy Policy
+	log    *slog.Logger
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	mu       sync.Mutex
+	process  *Process // the one that serves, if any
+	stopping bool
+	planned  bool // the process was told to end in order to be started again
+}
+
+// errStopped is why a supervisor's context ends when the VCM is stopped.
+var errStopped = errors.New("the VCM was stopped")
+
+// Supervise launches the process, launches it again each time it is lost, with
+// growing pauses, and reports. When ctx ends the process is drained and ended
+// without a report. The owner waits for Done.
+func Supervise(ctx context.Context, p Policy, log *slog.Logger, launch func(context.Context) (*Process, error), report func(context.Context, Report)) *Supervisor {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &Supervisor{launch: launch, report: report, policy: p, log: log, cancel: cancel, done: make(chan struct{})}
+	go s.run(ctx)
+	return s
+}
+
+// Done is closed when no process is left and none will be started.
+func (s *Supervisor) Done() <-chan struct{} { return s.done }
+
+// Process returns the process that serves now.
+func (s *Supervisor) Process() (*Process, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.process, s.process != nil
+}
+
+func (s *Supervisor) run(ctx context.Context) {
+	defer close(s.done)
+	defer s.cancel(nil)
+	failures := 0
+	for {
+		up, err := s.serve(ctx)
+		if ctx.Err() != nil || s.stopped() {
+			return
+		}
+		reason := "it was restarted"
+		if err != nil { // nil after a planned restart
+			reason = err.Error()
+			if up >= s.policy.Stable {
+				failures = 0
+			}
+			failures++
+			if IsFinal(err) || failures >= s.policy.Attempts {
+				s.report(ctx, Report{Event: lifecycle.GiveUp, Reason: reason})
+				return
+			}
+			s.log.Warn("VCM lost", "reason", reason, "failures", failures)
+		}
+		s.report(ctx, Report{Event: lifecycle.Lost, Reason: reason})
+		if err != nil && !s.pause(ctx, failures) {
+			return
+		}
+	}
+}
+
+func (s *Supervisor) pause(ctx context.Context, failures int) bool {
+	wait := s.policy.First
+	for i := 1; i < failures && wait < s.policy.Last; i++ {
+		wait *= 2
+	}
+	select {
+	case <-time.After(min(wait, s.policy.Last)):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// serve runs one process to its end and says how long it served.
+func (s *Supervisor) serve(ctx context.Context) (up time.Duration, err error) {
+	p, err := s.launch(ctx)
+	if err != nil {
+		return 0, err
+	}
+	ready, err := s.await(ctx, p)
+	if err != nil {
+		p.Kill()
+		return 0, err
+	}
+	if !s.adopt(p) {
+		p.Kill()
+		return 0, errStopped
+	}
+	began := time.Now()
+	s.report(ctx, Report{Event: lifecycle.Ready, Ready: ready})
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		// The context is over, its values and our patience are not.
+		_ = p.Stop(context.WithoutCancel(ctx), vcmcontrol.Stop{Force: true, Drain: s.policy.Drain.Milliseconds()})
+	}
+	if s.release() {
+		return time.Since(began), nil
+	}
+	return time.Since(began), errkind.Errorf(errkind.Unavailable, "the process ended: %s", p.Ending())
+}
+
+func (s *Supervisor) await(ctx context.Context, p *Process) (vcmcontrol.Ready, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.policy.Ready)
+	defer cancel()
+	return p.Ready(ctx)
+}
+
+func (s *Supervisor) adopt(p *Process) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return false
+	}
+	s.process, s.planned = p, false
+	return true
+}
+
+func (s *Supervisor) release() (planned bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.process = nil
+	return s.planned
+}
+
+func (s *Supervisor) stopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}
+
+// Stop ends the VCM's process and supervision. The kind Mode means that the VCM
+// declined because its tenant's service is operational, and serves on.
+func (s *Supervisor) Stop(ctx context.Context, how vcmcontrol.Stop) error {
+	s.mu.Lock()
+	s.stopping = true
+	p := s.process
+	s.mu.Unlock()
+	if p != nil {
+		if err := p.Stop(ctx, how); err != nil {
+			s.mu.Lock()
+			s.stopping = false
+			s.mu.Unlock()
+			return err
+		}
+	}
+	s.cancel(errStopped)
+	<-s.done
+	return nil
+}
+
+// Restart drains and ends the process that serves now; supervision launches
+// another at once.
+func (s *Supervisor) Restart(ctx context.Context, drain time.Duration) error {
+	s.mu.Lock()
+	p := s.process
+	s.planned = p != nil
+	s.mu.Unlock()
+	if p == nil {
+		return nil // one is being started anyway
+	}
+	return p.Stop(ctx, vcmcontrol.Stop{Force: true, Drain: drain.Milliseconds()})
+}
