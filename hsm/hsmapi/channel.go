@@ -46,7 +46,7 @@ func (c *Channel) Open(ctx context.Context) (Opened, *keyfd.Key, error) {
 // returns where it stands. The answer comes after the change is durable.
 func (c *Channel) Raise(ctx context.Context, v uint64) (uint64, error) {
 	var out Counter
-	_, err := c.conn.Call(ctx, MethodCounter, Counter{Value: v}, &out)
+	err := c.conn.Ask(ctx, MethodCounter, Counter{Value: v}, &out)
 	return out.Value, err
 }
 
@@ -54,13 +54,13 @@ func (c *Channel) Raise(ctx context.Context, v uint64) (uint64, error) {
 // key record, which must begin with ModulePrefix of the partition's module id.
 func (c *Channel) SignModule(ctx context.Context, text string) (string, error) {
 	var sig Signature
-	_, err := c.conn.Call(ctx, MethodSignModule, SignModule{Text: text}, &sig)
+	err := c.conn.Ask(ctx, MethodSignModule, SignModule{Text: text}, &sig)
 	return sig.Armored, err
 }
 
 // Lease asks for a share of the unit's rated capacity.
 func (c *Channel) Lease(ctx context.Context, tokens int) (Leased, error) {
 	var out Leased
-	_, err := c.conn.Call(ctx, MethodLease, Lease{Tokens: tokens}, &out)
+	err := c.conn.Ask(ctx, MethodLease, Lease{Tokens: tokens}, &out)
 	return out, err
 }

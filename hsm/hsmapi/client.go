@@ -41,7 +41,7 @@ func (l *link) Close() error {
 // Time reads the module's clock.
 func (l *link) Time(ctx context.Context) (Time, error) {
 	var t Time
-	_, err := l.conn.Call(ctx, MethodTime, nil, &t)
+	err := l.conn.Ask(ctx, MethodTime, nil, &t)
 	return t, err
 }
 
@@ -50,7 +50,7 @@ func (l *link) Time(ctx context.Context) (Time, error) {
 func (l *link) CertifyHost(ctx context.Context, service string, key ssh.PublicKey) (*ssh.Certificate, error) {
 	var out HostCertificate
 	in := CertifyHost{Service: service, Key: string(ssh.MarshalAuthorizedKey(key))}
-	if _, err := l.conn.Call(ctx, MethodCertifyHost, in, &out); err != nil {
+	if err := l.conn.Ask(ctx, MethodCertifyHost, in, &out); err != nil {
 		return nil, err
 	}
 	pk, _, _, _, err := ssh.ParseAuthorizedKey([]byte(out.Certificate))
@@ -80,14 +80,14 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 // Identity says who the unit is. It also answers on a tampered unit.
 func (c *Client) Identity(ctx context.Context) (Identity, error) {
 	var id Identity
-	_, err := c.conn.Call(ctx, MethodIdentity, nil, &id)
+	err := c.conn.Ask(ctx, MethodIdentity, nil, &id)
 	return id, err
 }
 
 // Create makes a partition, or answers the one that exists with the same parameters.
 func (c *Client) Create(ctx context.Context, in CreatePartition) (Partition, error) {
 	var p Partition
-	_, err := c.conn.Call(ctx, MethodCreate, in, &p)
+	err := c.conn.Ask(ctx, MethodCreate, in, &p)
 	return p, err
 }
 
@@ -95,21 +95,19 @@ func (c *Client) Create(ctx context.Context, in CreatePartition) (Partition, err
 // this side and must be closed by the caller, or the VCM's end never sees the
 // unit go.
 func (c *Client) Attach(ctx context.Context, in Attach, there *os.File) error {
-	_, err := c.conn.Call(ctx, MethodAttach, in, nil, there)
-	return err
+	return c.conn.Ask(ctx, MethodAttach, in, nil, there)
 }
 
 // Protect puts a partition's key under a tenant's share, another one or none.
 func (c *Client) Protect(ctx context.Context, in Protect) (Partition, error) {
 	var p Partition
-	_, err := c.conn.Call(ctx, MethodProtect, in, &p)
+	err := c.conn.Ask(ctx, MethodProtect, in, &p)
 	return p, err
 }
 
 // Destroy destroys a partition and its key; one that does not exist is no error.
 func (c *Client) Destroy(ctx context.Context, uuid string) error {
-	_, err := c.conn.Call(ctx, MethodDestroy, Destroy{UUID: uuid}, nil)
-	return err
+	return c.conn.Ask(ctx, MethodDestroy, Destroy{UUID: uuid}, nil)
 }
 
 // Partitions lists every partition in the order of UUIDs.
@@ -118,7 +116,7 @@ func (c *Client) Partitions(ctx context.Context) ([]Partition, error) {
 	after := ""
 	for {
 		var page Page
-		if _, err := c.conn.Call(ctx, MethodPartitions, List{After: after}, &page); err != nil {
+		if err := c.conn.Ask(ctx, MethodPartitions, List{After: after}, &page); err != nil {
 			return nil, err
 		}
 		all = append(all, page.Partitions...)
@@ -132,19 +130,18 @@ func (c *Client) Partitions(ctx context.Context) ([]Partition, error) {
 // Sign returns an armored SSHSIG of message by the unit key.
 func (c *Client) Sign(ctx context.Context, namespace string, message []byte) (string, error) {
 	var sig Signature
-	_, err := c.conn.Call(ctx, MethodSign, Sign{Namespace: namespace, Message: message}, &sig)
+	err := c.conn.Ask(ctx, MethodSign, Sign{Namespace: namespace, Message: message}, &sig)
 	return sig.Armored, err
 }
 
 // SetTime sets the module's clock and answers both clocks.
 func (c *Client) SetTime(ctx context.Context, in SetTime) (Time, error) {
 	var t Time
-	_, err := c.conn.Call(ctx, MethodSetTime, in, &t)
+	err := c.conn.Ask(ctx, MethodSetTime, in, &t)
 	return t, err
 }
 
 // Factory returns the unit to factory state.
 func (c *Client) Factory(ctx context.Context) error {
-	_, err := c.conn.Call(ctx, MethodFactory, nil, nil)
-	return err
+	return c.conn.Ask(ctx, MethodFactory, nil, nil)
 }

@@ -158,6 +158,7 @@ type Attach struct {
 type Speed struct {
 	Guaranteed int `json:"guaranteed"`
 	Ceiling    int `json:"ceiling"`
+	Unit       int `json:"unit"` // the unit's rated capacity as licensed now
 }
 
 // Lease asks for capacity.

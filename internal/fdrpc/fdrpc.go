@@ -5,6 +5,10 @@
 // A packet is at most MaxPacket bytes and carries at most MaxFiles descriptors.
 // A message is a call {id, method, body} or an answer {id, re: true, body} or
 // {id, re: true, kind, error}. Unknown fields are refused.
+//
+// The peer may be hostile: a vcmd belongs to its tenant. A malformed packet, an
+// oversized one, or a peer that does not read ends the connection; calls in
+// progress are bounded; descriptors nobody asked for are closed.
 package fdrpc
 
 import (
@@ -16,8 +20,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,8 +36,12 @@ const (
 	MaxPacket = 128 << 10
 	// MaxFiles is the number of descriptors one message may carry.
 	MaxFiles = 32
-	// maxInFlight bounds the calls one peer may have in progress.
+	// maxInFlight bounds the calls one peer may have in progress. More of them
+	// wait in the socket, and then in the peer.
 	maxInFlight = 64
+	// writeTimeout is how long a peer may leave its socket full before the
+	// connection is given up.
+	writeTimeout = 10 * time.Second
 )
 
 type message struct {
@@ -116,10 +127,13 @@ func (c *Conn) Run(ctx context.Context) error {
 }
 
 func (c *Conn) readAll(ctx context.Context, slots chan struct{}, handlers *sync.WaitGroup) error {
-	buf := make([]byte, MaxPacket)
+	raw, err := c.uc.SyscallConn()
+	if err != nil {
+		return err
+	}
 	oob := make([]byte, unix.CmsgSpace(MaxFiles*4))
 	for {
-		msg, files, err := c.read(buf, oob)
+		msg, files, err := read(raw, oob)
 		if err != nil {
 			return err
 		}
@@ -147,15 +161,33 @@ func (c *Conn) handle(ctx context.Context, msg message, files []*os.File) {
 	if err == nil {
 		out.Body, err = json.Marshal(reply.Body)
 	}
-	if err != nil {
-		out.Body, out.Kind, out.Error = nil, errkind.Of(err).String(), err.Error()
-		_ = c.write(out, nil)
-		return
+	if err == nil {
+		if err = c.write(out, reply.Files); err == nil {
+			return
+		}
 	}
-	if err := c.write(out, reply.Files); err != nil {
-		// The peer is told if it can still be told; otherwise Run ends by itself.
-		_ = c.write(message{ID: msg.ID, Re: true, Kind: errkind.Internal.String(), Error: err.Error()}, nil)
+	// The peer is told why; one that cannot be told is gone or does not read.
+	out.Body, out.Kind, out.Error = nil, errkind.Of(err).String(), shorten(err.Error())
+	if c.write(out, nil) != nil {
+		_ = c.uc.Close()
 	}
+}
+
+// shorten keeps an error's text within a packet, however much of it is escaped.
+func shorten(text string) string {
+	const limit = MaxPacket / 8
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "") + "..."
+	}
+	return text
+}
+
+// Ask is Call for methods that answer without descriptors; any that come
+// nevertheless are closed.
+func (c *Conn) Ask(ctx context.Context, method string, in, out any, files ...*os.File) error {
+	got, err := c.Call(ctx, method, in, out, files...)
+	closeAll(got)
+	return err
 }
 
 // Call sends method with body in (nil for none) and files, waits for the
@@ -283,43 +315,92 @@ func (c *Conn) write(m message, files []*os.File) error {
 	if len(files) > MaxFiles {
 		return fmt.Errorf("%d descriptors exceed %d", len(files), MaxFiles)
 	}
-	var oob []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			fds[i] = int(f.Fd())
-		}
-		oob = unix.UnixRights(fds...)
+	oob, err := encodeRights(files)
+	if err != nil {
+		return err
 	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
+	if err := c.uc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
 	_, _, err = c.uc.WriteMsgUnix(p, oob, nil)
+	runtime.KeepAlive(files) // their numbers are in oob
 	return err
 }
 
-func (c *Conn) read(buf, oob []byte) (message, []*os.File, error) {
-	n, oobn, flags, _, err := c.uc.ReadMsgUnix(buf, oob)
+// encodeRights puts descriptors into a control message. It goes around
+// os.File.Fd, which may make a descriptor blocking for everybody who shares it.
+func encodeRights(files []*os.File) ([]byte, error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	fds := make([]int, len(files))
+	for i, f := range files {
+		raw, err := f.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds[i] = int(fd) })
+		}
+		if err != nil {
+			return nil, fmt.Errorf("descriptor to send: %w", err)
+		}
+	}
+	return unix.UnixRights(fds...), nil
+}
+
+// buffers holds packets while they are read. A connection that waits has none,
+// so that a thousand idle ones cost little.
+var buffers = sync.Pool{New: func() any { return new([MaxPacket]byte) }}
+
+func read(raw syscall.RawConn, oob []byte) (message, []*os.File, error) {
+	var buf *[MaxPacket]byte
+	var n, oobn, flags int
+	var err error
+	waitErr := raw.Read(func(fd uintptr) bool {
+		buf = buffers.Get().(*[MaxPacket]byte)
+		for {
+			n, oobn, flags, _, err = unix.Recvmsg(int(fd), buf[:], oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+			if !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			buffers.Put(buf)
+			return false
+		}
+		return true
+	})
+	if waitErr != nil {
+		return message{}, nil, waitErr
+	}
+	defer func() { clear(buf[:max(n, 0)]); buffers.Put(buf) }()
 	if err != nil {
-		return message{}, nil, err
+		return message{}, nil, os.NewSyscallError("recvmsg", err)
 	}
 	files, err := rights(oob[:oobn])
 	if err != nil {
 		return message{}, nil, err
 	}
-	if n == 0 {
+	m, err := decode(buf[:n], flags)
+	if err != nil {
 		closeAll(files)
-		return message{}, nil, io.EOF
-	}
-	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-		closeAll(files)
-		return message{}, nil, fmt.Errorf("the peer sent a message larger than %d bytes or %d descriptors", MaxPacket, MaxFiles)
-	}
-	var m message
-	if err := decodeStrict(buf[:n], &m); err != nil {
-		closeAll(files)
-		return message{}, nil, fmt.Errorf("the peer sent a malformed message: %w", err)
+		return message{}, nil, err
 	}
 	return m, files, nil
+}
+
+func decode(p []byte, flags int) (message, error) {
+	if len(p) == 0 {
+		return message{}, io.EOF
+	}
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		return message{}, fmt.Errorf("the peer sent a message larger than %d bytes or %d descriptors", MaxPacket, MaxFiles)
+	}
+	var m message
+	if err := decodeStrict(p, &m); err != nil {
+		return message{}, fmt.Errorf("the peer sent a malformed message: %w", err)
+	}
+	return m, nil
 }
 
 func rights(oob []byte) ([]*os.File, error) {
@@ -337,7 +418,6 @@ func rights(oob []byte) ([]*os.File, error) {
 			continue
 		}
 		for _, fd := range fds {
-			syscall.CloseOnExec(fd)
 			files = append(files, os.NewFile(uintptr(fd), "received"))
 		}
 	}
@@ -356,7 +436,7 @@ func decodeStrict(p []byte, v any) error {
 	if err := d.Decode(v); err != nil {
 		return err
 	}
-	if d.More() {
+	if _, err := d.Token(); err != io.EOF {
 		return errors.New("trailing data")
 	}
 	return nil

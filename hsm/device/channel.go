@@ -1,0 +1,236 @@
+package device
+
+import (
+	"context"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi/keyfd"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
+)
+
+// holderGrace is how long an open waits for the previous holder's channel to be
+// seen closed: a VCM that is restarted at once meets its own past.
+const holderGrace = 500 * time.Millisecond
+
+// channel is one VCM's device channel.
+type channel struct {
+	u        *Unit
+	uuid     string
+	moduleID string
+	share    []byte // sealed to the unit; checked at attached
+	attached time.Time
+	speed    *share
+	conn     *fdrpc.Conn
+
+	holds bool          // guarded by Unit.mu: this channel was given the key
+	gone  chan struct{} // closed when it no longer holds it
+}
+
+// attach checks that the partition can be opened with what in carries and
+// returns its channel, which the caller runs.
+func (u *Unit) attach(in hsmapi.Attach, f *os.File) (*channel, error) {
+	uc, err := fdrpc.FromFile(f)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Invalid, "attach: %w", err)
+	}
+	ch, err := u.newChannel(in, uc)
+	if err != nil {
+		_ = uc.Close()
+		return nil, err
+	}
+	return ch, nil
+}
+
+func (u *Unit) newChannel(in hsmapi.Attach, uc *net.UnixConn) (*channel, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	p, err := u.find(in.UUID)
+	if err != nil {
+		return nil, err
+	}
+	now := u.rtc.Now()
+	key, err := u.key(p, in.Share, now) // so that the one who attaches learns why not
+	if err != nil {
+		return nil, err
+	}
+	clear(key)
+	if in.Speed.Unit > 0 {
+		u.capacity.rate(in.Speed.Unit)
+	}
+	ch := &channel{
+		u: u, uuid: p.UUID, moduleID: p.ModuleID, share: slices.Clone(in.Share), attached: now,
+		speed: newShare(in.Speed), gone: make(chan struct{}),
+	}
+	ch.conn = fdrpc.New(uc, ch.handle)
+	u.channels[ch] = struct{}{}
+	return ch, nil
+}
+
+// run serves the channel until the VCM closes it, and sets the partition free.
+func (ch *channel) run(ctx context.Context) {
+	if err := ch.conn.Run(ctx); err != nil && ctx.Err() == nil {
+		ch.u.cfg.Log.WarnContext(ctx, "device channel broke", "uuid", ch.uuid, "error", err)
+	}
+	u := ch.u
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.channels, ch)
+	if p := u.partitions[ch.uuid]; p != nil && p.holder == ch {
+		p.holder = nil
+	}
+	close(ch.gone)
+}
+
+func (ch *channel) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
+	refuseFiles(r.Files)
+	switch r.Method {
+	case hsmapi.MethodOpen:
+		return ch.open(ctx)
+	case hsmapi.MethodTime:
+		if err := ch.u.working(); err != nil {
+			return fdrpc.Reply{}, err
+		}
+		return fdrpc.Reply{Body: ch.u.Time()}, nil
+	case hsmapi.MethodCounter:
+		return decoded(r, func(in hsmapi.Counter) (hsmapi.Counter, error) { return ch.raise(ctx, in) })
+	case hsmapi.MethodCertifyHost:
+		return decoded(r, func(in hsmapi.CertifyHost) (hsmapi.HostCertificate, error) {
+			if err := ch.mustHold(); err != nil {
+				return hsmapi.HostCertificate{}, err
+			}
+			return ch.u.CertifyHost(ch.uuid, in)
+		})
+	case hsmapi.MethodSignModule:
+		return decoded(r, func(in hsmapi.SignModule) (hsmapi.Signature, error) {
+			if err := ch.mustHold(); err != nil {
+				return hsmapi.Signature{}, err
+			}
+			return ch.u.signModule(ch.moduleID, in.Text)
+		})
+	case hsmapi.MethodLease:
+		return decoded(r, ch.lease)
+	}
+	return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "unknown method %.40q on a device channel", r.Method)
+}
+
+// open gives the key, once a channel and to one channel at a time.
+func (ch *channel) open(ctx context.Context) (fdrpc.Reply, error) {
+	if err := ch.claim(ctx); err != nil {
+		return fdrpc.Reply{}, err
+	}
+	reply, err := ch.opened()
+	if err != nil {
+		ch.release()
+		return fdrpc.Reply{}, err
+	}
+	return reply, nil
+}
+
+func (ch *channel) claim(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, holderGrace)
+	defer cancel()
+	for {
+		before, err := ch.tryClaim()
+		if err != nil || before == nil {
+			return err
+		}
+		select {
+		case <-before.gone:
+		case <-ctx.Done():
+			return errkind.Errorf(errkind.Mode, "VCM %s is already open in another process", ch.uuid)
+		}
+	}
+}
+
+// tryClaim makes ch the holder, or returns who is.
+func (ch *channel) tryClaim() (before *channel, err error) {
+	u := ch.u
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if ch.holds {
+		return nil, errkind.Errorf(errkind.Mode, "this channel has opened VCM %s already", ch.uuid)
+	}
+	p, err := u.find(ch.uuid)
+	if err != nil {
+		return nil, err
+	}
+	if p.holder != nil {
+		return p.holder, nil
+	}
+	p.holder, ch.holds = ch, true
+	return nil, nil
+}
+
+func (ch *channel) release() {
+	u := ch.u
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if p := u.partitions[ch.uuid]; p != nil && p.holder == ch {
+		p.holder = nil
+	}
+	ch.holds = false
+}
+
+func (ch *channel) opened() (fdrpc.Reply, error) {
+	u := ch.u
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	p, err := u.find(ch.uuid)
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
+	key, err := u.key(p, ch.share, ch.attached)
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
+	defer clear(key)
+	f, carrier, err := keyfd.Pack(key)
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
+	u.cfg.Log.Info("partition opened", "uuid", p.UUID, "module", p.ModuleID, "carrier", carrier)
+	return fdrpc.Reply{
+		Body: hsmapi.Opened{
+			UUID: p.UUID, ModuleID: p.ModuleID, Identity: u.identity(), Counter: u.counters.value(p.ModuleID),
+			Time: u.rtc.both(), Created: p.Created, TestMode: u.cfg.TestMode,
+		},
+		Files: []*os.File{f},
+	}, nil
+}
+
+// mustHold refuses a channel that has not opened its partition.
+func (ch *channel) mustHold() error {
+	u := ch.u
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.ready(); err != nil {
+		return err
+	}
+	if !ch.holds {
+		return errkind.Errorf(errkind.Mode, "VCM %s is not open on this channel", ch.uuid)
+	}
+	return nil
+}
+
+func (ch *channel) raise(ctx context.Context, in hsmapi.Counter) (hsmapi.Counter, error) {
+	if err := ch.mustHold(); err != nil {
+		return hsmapi.Counter{}, err
+	}
+	v, err := ch.u.counters.raise(ctx, ch.moduleID, in.Value)
+	return hsmapi.Counter{Value: v}, err
+}
+
+func (ch *channel) lease(in hsmapi.Lease) (hsmapi.Leased, error) {
+	if err := ch.mustHold(); err != nil {
+		return hsmapi.Leased{}, err
+	}
+	if in.Tokens < 1 || in.Tokens > 1<<20 {
+		return hsmapi.Leased{}, errkind.Errorf(errkind.Invalid, "a lease is for 1 to %d tokens", 1<<20)
+	}
+	return ch.u.capacity.lease(ch.speed, in.Tokens, ch.u.cfg.Clock.Now()), nil
+}
