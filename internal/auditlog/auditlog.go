@@ -1,16 +1,29 @@
 // Package auditlog is the append-only log of one VCM or of the platform: a
-// Merkle tree (RFC 6962 hashing) kept in a bucket of its owner's store, with
-// checkpoints signed in the C2SP form.
+// Merkle tree (RFC 6962 hashing) kept in a bucket of its owner's store, so that
+// an entry is durable in the same transaction as what it tells.
+//
+// Checkpoints are C2SP tlog checkpoints in signed notes (Ed25519). Who keeps
+// one can prove any later change of the entries before it; exports carry one,
+// so the tenant becomes the witness of its own log. An exported file and the
+// proof of one entry are checked offline by Verify and VerifyProof.
+//
+// Entries are expired only after they were exported. Sequence numbers go on:
+// the tree keeps the hashes that stand for the removed entries.
+//
+// Nothing here runs by itself: Append signs a checkpoint every CheckpointEvery
+// entries, and the owner calls Checkpoint after Grown has told it to.
 package auditlog
 
 import (
 	"crypto/ed25519"
-	"time"
-
-	"golang.org/x/crypto/ssh"
+	"encoding/binary"
+	"strings"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
+
+// CheckpointEvery is how many entries are appended without a checkpoint at most.
+const CheckpointEvery = 256
 
 // Bucket is where a log lives, as its owner's transaction sees it. Get returns
 // (nil, nil) when the key is absent.
@@ -19,21 +32,6 @@ type Bucket interface {
 	Put(key, value []byte) error
 	Delete(key []byte) error
 	Range(prefix []byte, fn func(key, value []byte) error) error
-}
-
-// Entry is one event.
-type Entry struct {
-	Time    time.Time
-	Kind    string            // what happened, dotted: "vend.credit"
-	Actor   string            // who did it
-	Subject string            // to what
-	Detail  map[string]string // the rest; never a secret
-}
-
-// Record is an entry with its place in the log.
-type Record struct {
-	Seq uint64
-	Entry
 }
 
 // Config is what a log needs.
@@ -45,60 +43,201 @@ type Config struct {
 
 // Log appends, exports and expires. It is safe for concurrent use as far as its
 // transactions are.
-type Log struct{}
-
-// Export is one exported, signed stretch of the log.
-type Export struct {
-	First, Last uint64 // inclusive; Last < First if there is nothing to export
-	Text        []byte // see Verify
-	More        bool   // there are further entries to export
+type Log struct {
+	origin      string
+	key         ed25519.PrivateKey
+	certificate string
+	grown       chan struct{}
 }
-
-var errSoon = errkind.Errorf(errkind.Unavailable, "log is not open")
 
 // New returns the log of cfg. It reads nothing.
-func New(cfg Config) (*Log, error) { return nil, errSoon }
+func New(cfg Config) (*Log, error) {
+	if err := checkOrigin(cfg.Origin); err != nil {
+		return nil, err
+	}
+	if len(cfg.Key) != ed25519.PrivateKeySize {
+		return nil, errkind.Errorf(errkind.Invalid, "log %s: an Ed25519 key is needed", cfg.Origin)
+	}
+	cert := strings.TrimSpace(cfg.Certificate)
+	if strings.ContainsAny(cert, "\r\n") {
+		return nil, errkind.Errorf(errkind.Invalid, "log %s: the key's certificate is more than one line", cfg.Origin)
+	}
+	return &Log{origin: cfg.Origin, key: cfg.Key, certificate: cert, grown: make(chan struct{}, 1)}, nil
+}
+
+// Origin names the log.
+func (l *Log) Origin() string { return l.origin }
+
+// PublicKey verifies the log's checkpoints.
+func (l *Log) PublicKey() ed25519.PublicKey { return l.key.Public().(ed25519.PublicKey) }
+
+// KeyLine is the log's key for a person to keep: its certificate, or the bare
+// key while it has none.
+func (l *Log) KeyLine() string {
+	if l.certificate != "" {
+		return l.certificate
+	}
+	return bareKeyLine(l.PublicKey())
+}
+
+// Grown tells the owner that Checkpoint has something to do. At most one
+// notice waits; it may come although the transaction was undone.
+func (l *Log) Grown() <-chan struct{} { return l.grown }
 
 // Append adds e in the caller's transaction and returns its sequence number.
-func (l *Log) Append(b Bucket, e Entry) (seq uint64, err error) { return 0, errSoon }
+func (l *Log) Append(b Bucket, e Entry) (seq uint64, err error) {
+	st, err := loadState(b)
+	if err != nil {
+		return 0, err
+	}
+	seq = st.size
+	line, err := Record{Seq: seq, Entry: e}.Marshal()
+	if err != nil {
+		return 0, err
+	}
+	if err := b.Put(entryKey(seq), line); err != nil {
+		return 0, err
+	}
+	st.frontier = push(st.frontier, st.size, leafHash(line))
+	st.size++
+	if st.size-st.checked >= CheckpointEvery {
+		if err := l.storeCheckpoint(b, &st); err != nil {
+			return 0, err
+		}
+	}
+	if err := st.save(b); err != nil {
+		return 0, err
+	}
+	select {
+	case l.grown <- struct{}{}:
+	default:
+	}
+	return seq, nil
+}
 
 // Checkpoint signs the log as it stands if it has grown since the last
-// checkpoint, and stores and returns the newest checkpoint.
-func (l *Log) Checkpoint(b Bucket) (text string, err error) { return "", errSoon }
-
-// Grown tells the owner that Checkpoint has something to do.
-func (l *Log) Grown() <-chan struct{} { return nil }
-
-// Export returns entries from seq on and notes that they were exported. With
-// saved, entries that were exported before are exported again.
-func (l *Log) Export(b Bucket, from uint64, saved bool, maxBytes int) (Export, error) {
-	return Export{}, errSoon
+// checkpoint, and returns the newest one.
+func (l *Log) Checkpoint(b Bucket) (text string, err error) {
+	st, err := loadState(b)
+	if err != nil {
+		return "", err
+	}
+	if st.size > st.checked {
+		if err := l.storeCheckpoint(b, &st); err != nil {
+			return "", err
+		}
+		if err := st.save(b); err != nil {
+			return "", err
+		}
+	}
+	p, err := b.Get(checkpointKey)
+	return string(p), err
 }
 
-// Expire removes the entries up to and including seq, which must have been exported.
-func (l *Log) Expire(b Bucket, seq uint64) (removed int, err error) { return 0, errSoon }
-
-// Prove returns a proof, as text, that the entry seq is in the log.
-func (l *Log) Prove(b Bucket, seq uint64) ([]byte, error) { return nil, errSoon }
-
-// Verified is what an export proves.
-type Verified struct {
-	Origin      string
-	First, Last uint64
-	Root        [32]byte // of the log up to Last
-	Prefix      [32]byte // of the log before First: the Root of the preceding export
-	Records     []Record
-	Certificate string
+// Due reports whether Checkpoint would sign a new one.
+func (l *Log) Due(b Bucket) (bool, error) {
+	st, err := loadState(b)
+	return st.size > st.checked, err
 }
 
-// Verify checks an export against the log's key.
-func Verify(text []byte, key ed25519.PublicKey) (Verified, error) { return Verified{}, errSoon }
+func (l *Log) storeCheckpoint(b Bucket, st *state) error {
+	st.checked = st.size
+	return b.Put(checkpointKey, l.sign(st.size, root(st.frontier)))
+}
 
-// VerifyProof checks the proof of one entry against the log's key.
-func VerifyProof(text []byte, key ed25519.PublicKey) (Record, error) { return Record{}, errSoon }
+// Position is where a log stands.
+type Position struct {
+	First    uint64 // the oldest entry that is still here
+	Exported uint64 // entries below it were exported
+	Next     uint64 // the next entry's sequence number
+}
 
-// CertifiedKey returns the log key in a certificate line as Monitor.logKey
-// gives it, if unit signed it for principal.
-func CertifiedKey(line string, unit ssh.PublicKey, principal string) (ed25519.PublicKey, error) {
-	return nil, errSoon
+// Position returns where the log stands.
+func (l *Log) Position(b Bucket) (Position, error) {
+	st, err := loadState(b)
+	return Position{First: st.first, Exported: st.exported, Next: st.size}, err
+}
+
+// Entry returns one entry that is still here.
+func (l *Log) Entry(b Bucket, seq uint64) (Record, error) {
+	line, err := loadLine(b, seq)
+	if err != nil {
+		return Record{}, err
+	}
+	return ParseRecord(line)
+}
+
+// Keys of the bucket.
+var (
+	stateKey      = []byte("state")
+	checkpointKey = []byte("checkpoint")
+)
+
+func entryKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte("e"), seq) }
+
+func loadLine(b Bucket, seq uint64) ([]byte, error) {
+	line, err := b.Get(entryKey(seq))
+	if err != nil {
+		return nil, err
+	}
+	if line == nil {
+		return nil, errkind.Errorf(errkind.NotFound, "log entry %d is not here: it was expired, or there is none", seq)
+	}
+	return line, nil
+}
+
+// state is the log's one record besides its entries.
+type state struct {
+	size     uint64
+	first    uint64 // entries below were expired
+	exported uint64 // entries below were exported
+	checked  uint64 // size at the newest checkpoint
+	frontier []hash // of the first size entries
+	expired  []hash // frontier of the first `first` entries
+}
+
+const stateVersion = 1
+
+func loadState(b Bucket) (st state, err error) {
+	p, err := b.Get(stateKey)
+	if err != nil || p == nil {
+		return state{}, err
+	}
+	bad := errkind.Errorf(errkind.Integrity, "the log's state record is malformed")
+	if len(p) < 33 || p[0] != stateVersion {
+		return state{}, bad
+	}
+	for i, v := range []*uint64{&st.size, &st.first, &st.exported, &st.checked} {
+		*v = binary.BigEndian.Uint64(p[1+8*i:])
+	}
+	p = p[33:]
+	n, m := frontierLen(st.size), frontierLen(st.first)
+	if len(p) != (n+m)*hashSize || st.first > st.size || st.exported > st.size || st.checked > st.size {
+		return state{}, bad
+	}
+	take := func(n int) []hash {
+		out := make([]hash, n, n+1)
+		for i := range out {
+			copy(out[i][:], p[i*hashSize:])
+		}
+		p = p[n*hashSize:]
+		return out
+	}
+	st.frontier, st.expired = take(n), take(m)
+	return st, nil
+}
+
+func (st state) save(b Bucket) error {
+	p := make([]byte, 0, 33+(len(st.frontier)+len(st.expired))*hashSize)
+	p = append(p, stateVersion)
+	for _, v := range []uint64{st.size, st.first, st.exported, st.checked} {
+		p = binary.BigEndian.AppendUint64(p, v)
+	}
+	for _, h := range st.frontier {
+		p = append(p, h[:]...)
+	}
+	for _, h := range st.expired {
+		p = append(p, h[:]...)
+	}
+	return b.Put(stateKey, p)
 }
