@@ -290,3 +290,10 @@ func (u *Unit) Partitions(in hsmapi.List) (hsmapi.Page, error) {
 	n := min(len(all), hsmapi.PageSize)
 	return hsmapi.Page{Partitions: all[:n], More: n < len(all)}, nil
 }
+
+// Count returns how many partitions there are.
+func (u *Unit) Count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.partitions)
+}
