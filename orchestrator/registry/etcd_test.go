@@ -1,0 +1,142 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry/embedded"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry/registrytest"
+)
+
+const esn = "1A2B-3C4D-5E6F"
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func server(t *testing.T, dir string) *embedded.Server {
+	t.Helper()
+	s, err := embedded.Start(t.Context(), embedded.Config{Dir: dir, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func acquire(t *testing.T, c *clientv3.Client, owner string) *registry.Ownership {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	o, _, err := registry.Acquire(ctx, c, esn, registry.Claim{Owner: owner, Host: "here"}, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = o.Release(ctx)
+	})
+	return o
+}
+
+func TestEtcd(t *testing.T) {
+	t.Parallel()
+	registrytest.Run(t, func(t *testing.T) registrytest.Backend {
+		dir := t.TempDir()
+		s := server(t, dir)
+		return registrytest.Backend{
+			VCMs: registry.NewEtcd(acquire(t, s.Client(), "first")),
+			Compact: func(t *testing.T) {
+				r, err := s.Client().Get(t.Context(), "x")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Client().Compact(t.Context(), r.Header.Revision); err != nil {
+					t.Fatal(err)
+				}
+			},
+			Usurp: func(t *testing.T) {
+				key := "/tesserae/1/units/" + esn + "/claim"
+				if _, err := s.Client().Put(t.Context(), key, `{"owner":"second","host":"there"}`); err != nil {
+					t.Fatal(err)
+				}
+			},
+			Crash: func(t *testing.T) registry.VCMs {
+				// The claim stays behind, as after kill -9; the same owner takes it over.
+				s.Close()
+				again := server(t, dir)
+				return registry.NewEtcd(acquire(t, again.Client(), "first"))
+			},
+		}
+	})
+}
+
+func TestUnitHasOneOwner(t *testing.T) {
+	t.Parallel()
+	c := server(t, t.TempDir()).Client()
+	first := acquire(t, c, "first")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, _, err := registry.Acquire(ctx, c, esn, registry.Claim{Owner: "second"}, quiet())
+	if !errkind.Is(err, errkind.Unavailable) {
+		t.Fatalf("a second owner: %v", err)
+	}
+	other, cancel2 := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel2()
+	o, _, err := registry.Acquire(other, c, "FFFF-FFFF-FFFF", registry.Claim{Owner: "second"}, quiet())
+	if err != nil {
+		t.Fatalf("another unit: %v", err)
+	}
+	defer o.Release(context.Background())
+	if err := first.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	acquire(t, c, "second")
+}
+
+func TestOwnClaimIsTakenOverAtOnce(t *testing.T) {
+	t.Parallel()
+	c := server(t, t.TempDir()).Client()
+	old := registry.NewEtcd(acquire(t, c, "first"))
+	o, previous, err := registry.Acquire(t.Context(), c, esn, registry.Claim{Owner: "first", Boot: "b"}, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Release(context.Background())
+	if previous.Owner != "first" || previous.Boot != "" {
+		t.Errorf("previous claim %+v", previous)
+	}
+	// What is left of the former run is fenced off.
+	if err := old.Remove(t.Context(), "x", 0); !errors.Is(err, registry.ErrNotOwner) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestLapsedClaimIsTakenUpAgain(t *testing.T) {
+	t.Parallel()
+	c := server(t, t.TempDir()).Client()
+	o := acquire(t, c, "first")
+	v := registry.NewEtcd(o)
+	leases, err := c.Leases(t.Context())
+	if err != nil || len(leases.Leases) != 1 {
+		t.Fatalf("%+v %v", leases, err)
+	}
+	if _, err := c.Revoke(t.Context(), leases.Leases[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Remove(t.Context(), "x", 0); !errors.Is(err, registry.ErrNotOwner) {
+		t.Errorf("without a claim: %v", err)
+	}
+	if err := registry.Renew(o); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Remove(t.Context(), "x", 0); err != nil {
+		t.Errorf("with the claim again: %v", err)
+	}
+}
