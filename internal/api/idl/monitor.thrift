@@ -19,7 +19,11 @@ struct LogExport {
 
 service Monitor {
   EnvStats envStats() throws (1: failure.Failure f),
+  # Without saved: fromSeq 0 is the first entry that was not exported yet, an
+  # exported one is refused. With saved: from fromSeq or the oldest entry that is
+  # still here. While more, call again with fromSeq = lastSeq + 1.
   LogExport logExport(1: required i64 fromSeq, 2: required bool saved) throws (1: failure.Failure f),
-  i64 logExpire(1: required i64 seq) throws (1: failure.Failure f),               # entries removed
-  string logKey() throws (1: failure.Failure f)                                   # the verification key, certified by the unit
+  # Removes the entries up to and including seq, which were exported; answers how many.
+  i64 logExpire(1: required i64 seq) throws (1: failure.Failure f),
+  string logKey() throws (1: failure.Failure f)   # the verification key, certified by the unit
 }
