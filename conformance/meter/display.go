@@ -147,7 +147,7 @@ func (m *Meter) Overview() []Field {
 		{"DRN", s.DRN}, {"PAN", s.PAN}, {"EA", fmt.Sprintf("%02d", s.EA)}, {"TCT", fmt.Sprintf("%02d", s.TCT)},
 		{"SGC", s.SGC}, {"KRN", fmt.Sprint(s.KRN)}, {"TI", fmt.Sprintf("%02d", s.TI)},
 		{"KT", fmt.Sprintf("%d (%s)", s.KT, kind)}, {"KEN", fmt.Sprint(s.KEN)}, {"Base date", base},
-		{"Key changes", fmt.Sprint(s.KeyChanges)},
+		{"Key check value", m.KeyCheckValue()}, {"Key changes", fmt.Sprint(s.KeyChanges)},
 	}
 	for i, resource := range []string{"Electricity", "Water", "Gas", "Time"} {
 		fields = append(fields, Field{resource, UnitsText(uint8(i), *s.Credit.register(uint8(i)))})
@@ -184,4 +184,16 @@ func sortedKeys[V any](m map[int]V) []int {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// Balance is the register that an accepted credit token changed.
+func (m *Meter) Balance(r Result) (string, bool) {
+	if !r.Accepted || *r.Class != 0 {
+		return "", false
+	}
+	if sub := *r.SubClass; sub < 4 {
+		return UnitsText(sub, *m.state.Credit.register(sub)), true
+	}
+	n, _ := new(big.Int).SetString(*m.state.Currency.register(*r.SubClass), 10) // validated when the state was read
+	return CurrencyText(n), true
 }

@@ -20,7 +20,11 @@
 //  7. TID in the memory ([UsedError]);
 //  8. the value: [RangeError], [FormatError], [OverflowError].
 //
-// A rejected token changes nothing; in particular its TID is not remembered.
+// A field that the standard does not define ([RangeError]) is found before 4.
+//
+// A rejected token changes nothing; in particular its TID is not remembered. One
+// exception: the section that completes a set which can never be applied drops
+// the held sections.
 //
 // # TID memory
 //
@@ -42,7 +46,7 @@
 //
 // Key types: an initialisation or default key may be followed by a default,
 // unique or common key; a unique key by a unique or default key; a common key by
-// a common or default key. Nothing returns to an initialisation key, and a
+// a common key. Nothing returns to an initialisation key, and a
 // common key needs token carrier type 01 ([KeyTypeError]). A rollover that brings
 // the key the meter already holds would make used tokens good again and is
 // refused ([FormatError]).

@@ -71,7 +71,13 @@ func (m *Meter) Enter(token string, now time.Time) (Result, error) {
 	if !ok {
 		return r.reject(CRCError, "the checksum is wrong: mistyped, for another meter, or not under the current key"), nil
 	}
+	if t.class == 3 {
+		return r.reject(FunctionError, "class 3 is reserved"), nil
+	}
 	r.SubClass, r.Name = &t.subclass, name(t.class, t.subclass)
+	if t.fault != nil && implemented(t.class, t.subclass) {
+		return r.reject(RangeError, "%s", t.fault), nil
+	}
 	switch t.class {
 	case 0:
 		return m.credit(r, t), nil
@@ -82,9 +88,20 @@ func (m *Meter) Enter(token string, now time.Time) (Result, error) {
 		case 3, 4, 8, 9:
 			return m.keyChange(r, t.section, now), nil
 		}
-		return m.manage(r, t), nil
 	}
-	return r.reject(FunctionError, "class %d is reserved", t.class), nil
+	return m.manage(r, t), nil
+}
+
+// implemented says whether the meter knows the subclass at all; the subclasses
+// that it does not are refused by the rules of their class.
+func implemented(class, subclass uint8) bool {
+	switch class {
+	case 0:
+		return subclass < 8
+	case 1:
+		return subclass < 3 || subclass > 5
+	}
+	return subclass <= 10
 }
 
 // identified adds the TID to r and says whether the key's expiry and the memory

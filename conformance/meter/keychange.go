@@ -11,7 +11,7 @@ import (
 // keyChange holds a section or, when it completes its set, applies the set.
 func (m *Meter) keyChange(r Result, s Section, now time.Time) Result {
 	if err := s.validate(m.state.EA); err != nil {
-		return r.reject(sectionCode(s, m.state.EA), "%s", err)
+		return r.reject(RangeError, "%s", err)
 	}
 	if s.SubClass == 3 {
 		if err := m.keyType(s.KT); err != nil {
@@ -103,27 +103,16 @@ func (s Section) validate(ea int) error {
 	return nil
 }
 
-// sectionCode is the answer to a section that validate refuses.
-func sectionCode(s Section, ea int) Code {
-	switch {
-	case s.SubClass == 9 && ea != 11:
-		return FunctionError
-	case s.SubClass == 3 && s.Three && ea != 7:
-		return FormatError
-	}
-	return RangeError
-}
-
 // keyType reports why the meter's key may not be followed by one of type kt.
-// The standard's table for default to default and common to default was not
-// available; both are permitted here.
+// The standard's table was not available in full: default to default is taken as
+// permitted, common to default as not.
 func (m *Meter) keyType(kt int) error {
 	switch from := m.state.KT; {
 	case kt == 0:
 		return fmt.Errorf("no key change leads to an initialisation key")
 	case kt == 3 && m.state.TCT != 1:
 		return fmt.Errorf("a common key needs token carrier type 1, the meter has %d", m.state.TCT)
-	case from == 2 && kt == 3, from == 3 && kt == 2:
+	case from == 2 && kt == 3, from == 3 && kt != 3:
 		return fmt.Errorf("key type %d is not followed by %d", from, kt)
 	}
 	return nil

@@ -160,10 +160,11 @@ func String(t *prismtoken1.Token) string {
 	if t.ScaledAmount != "" && (t.TokenClass == 0 || t.Tid != 0) {
 		amount = fmt.Sprintf(" %s %s", t.ScaledAmount, t.ScaledUnitName)
 	}
-	return fmt.Sprintf("%s  %s%s", grouped(t.TokenDec), t.Description, amount)
+	return fmt.Sprintf("%s  %s%s", Grouped(t.TokenDec), t.Description, amount)
 }
 
-func grouped(digits string) string {
+// Grouped writes digits in fours, as people type them.
+func Grouped(digits string) string {
 	var out []byte
 	for i := range len(digits) {
 		if i > 0 && i%4 == 0 {

@@ -29,7 +29,9 @@ type Trust struct {
 // UntrustedError is a server certificate that Trust refuses.
 type UntrustedError struct{ err error }
 
-func (e *UntrustedError) Error() string { return "the server's certificate is not trusted: " + e.err.Error() }
+func (e *UntrustedError) Error() string {
+	return "the server's certificate is not trusted: " + e.err.Error()
+}
 func (e *UntrustedError) Unwrap() error { return e.err }
 
 // LoadTrust reads a PEM file of certificates. now is the time of checking.

@@ -91,3 +91,30 @@ func (d derivation) meterTables(c *cli.Context) (*meter.Tables, error) {
 	}
 	return meter.ParseTables(p)
 }
+
+// decoderKey derives the meter's key from the vending key in file.
+func (d derivation) decoderKey(env *console.Env, file string) ([]byte, error) {
+	if d.kt == 0 {
+		return nil, console.Usagef("an initialisation key (--kt 0) does not derive from a vending key; give --decoder-key-file")
+	}
+	raw, err := readKey(env, "vending key", file)
+	if err != nil {
+		return nil, err
+	}
+	vk, err := sts.NewVendingKey(sts.DKGA(d.dkga), raw)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Invalid, "vending key in %s: %w", file, err)
+	}
+	pan, err := sts.ParsePAN(d.drn)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Invalid, "--drn: %w", err)
+	}
+	key, err := vk.DecoderKey(sts.KeyParams{
+		PAN: pan, EA: sts.EA(d.ea), KT: sts.KeyType(d.kt), SGC: sts.SGC(d.sgc), KRN: sts.KRN(d.krn), TI: sts.TI(d.ti),
+		BaseDate: sts.BaseDate(d.baseDate),
+	})
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Invalid, "derive the decoder key: %w", err)
+	}
+	return key.AppendBytes(nil), nil
+}
