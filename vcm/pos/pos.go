@@ -21,7 +21,6 @@
 package pos
 
 import (
-	"context"
 	"log/slog"
 	"time"
 
@@ -134,9 +133,4 @@ type MeterTest struct {
 	Subclass     int
 	Control      int64
 	Manufacturer int
-}
-
-// Fetch returns the result of an earlier call of the same caller.
-func (s *Service) Fetch(ctx context.Context, caller Caller, messageID string) ([]Token, error) {
-	return s.fetch(ctx, caller, messageID)
 }

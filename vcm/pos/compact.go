@@ -1,0 +1,210 @@
+package pos
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/vcm/store"
+)
+
+// Compaction keeps the store small by rule, and never what could be asked
+// again: a meter is forgotten once the newest minute it used is so old that
+// the module refuses every identifier near it, and a result once it is beyond
+// the number that is kept.
+const (
+	forgetAfter     = 15 * 24 * time.Hour // more than twice the widest window
+	compactEvery    = time.Hour
+	compactedAtOnce = 500 // records a transaction, so that vending waits little
+)
+
+// Run compacts the store from time to time until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	tick := time.NewTicker(compactEvery)
+	defer tick.Stop()
+	for {
+		if n, err := s.Compact(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("the store could not be compacted", "error", err)
+		} else if n > 0 {
+			s.log.Info("store compacted", "records", n)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Compact removes what the rule allows and reports how many records it was.
+// In test mode, where no window protects old identifiers, meters are kept.
+func (s *Service) Compact(ctx context.Context) (removed int, err error) {
+	now := s.now()
+	var meters, results [][]byte
+	err = s.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		if !s.testMode {
+			if meters, err = staleMeters(tx.Bucket(bucketMeters), now); err != nil {
+				return err
+			}
+		}
+		results, err = s.staleResults(tx.Bucket(bucketResults))
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	n, err := s.removeEach(ctx, meters, func(tx *store.Tx, pan []byte) (bool, error) {
+		b := tx.Bucket(bucketMeters)
+		raw, err := b.Get(pan)
+		if err != nil || raw == nil {
+			return false, err
+		}
+		mem, err := decodeMemory(raw) // it may have vended since
+		if err != nil || !stale(&mem, now) {
+			return false, err
+		}
+		if err := deleteAll(tx.Bucket(bucketNamed), pan); err != nil {
+			return false, err
+		}
+		return true, b.Delete(pan)
+	})
+	removed += n
+	if err != nil {
+		return removed, err
+	}
+	n, err = s.removeEach(ctx, results, func(tx *store.Tx, key []byte) (bool, error) {
+		return true, tx.Bucket(bucketResults).Delete(key)
+	})
+	return removed + n, err
+}
+
+func (s *Service) removeEach(ctx context.Context, keys [][]byte, remove func(*store.Tx, []byte) (bool, error)) (removed int, err error) {
+	for len(keys) > 0 {
+		batch := keys[:min(len(keys), compactedAtOnce)]
+		keys = keys[len(batch):]
+		n := 0
+		err := s.store.Shrink(ctx, func(tx *store.Tx) error {
+			n = 0
+			for _, k := range batch {
+				done, err := remove(tx, k)
+				if err != nil {
+					return err
+				}
+				if done {
+					n++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return removed, err
+		}
+		removed += n
+	}
+	return removed, nil
+}
+
+func stale(m *memory, now time.Time) bool {
+	return m.newest() < (now.Add(-forgetAfter).Unix()-unix1993)/60
+}
+
+func staleMeters(b *store.Bucket, now time.Time) (pans [][]byte, err error) {
+	err = b.Range(nil, func(pan, raw []byte) error {
+		mem, err := decodeMemory(raw)
+		if err == nil && stale(&mem, now) {
+			pans = append(pans, bytes.Clone(pan))
+		}
+		return err
+	})
+	return pans, err
+}
+
+// staleResults finds slots that the ring no longer uses because it became smaller.
+func (s *Service) staleResults(b *store.Bucket) (keys [][]byte, err error) {
+	kept := s.resultsKept()
+	err = b.Range([]byte{'s'}, func(key, value []byte) error {
+		slot := uint64(binary.BigEndian.Uint32(key[len(key)-4:]))
+		if seq, _, _, ok := splitResult(value); ok && (slot >= kept || seq%kept != slot) {
+			keys = append(keys, bytes.Clone(key))
+		}
+		return nil
+	})
+	return keys, err
+}
+
+// ResetTIDs forgets the identifiers of every meter whose PAN matches a pattern
+// of digits, ? and *. Only a module in test mode does that.
+func (s *Service) ResetTIDs(ctx context.Context, pattern string) (drns []string, err error) {
+	if !s.testMode {
+		return nil, Faultf(Disabled, "the module is not in CTS test mode")
+	}
+	if len(pattern) < 1 || len(pattern) > 18 || !onlyPattern(pattern) {
+		return nil, outOfRange("panPattern", pattern, "1 to 18 digits, ? and *")
+	}
+	err = s.store.Shrink(ctx, func(tx *store.Tx) error {
+		drns = []string{}
+		b := tx.Bucket(bucketMeters)
+		var pans [][]byte
+		err := b.Range(nil, func(pan, _ []byte) error {
+			if matches(pattern, string(pan)) {
+				pans = append(pans, bytes.Clone(pan))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, pan := range pans {
+			p, err := parsePAN("pan", string(pan))
+			if err != nil {
+				return err
+			}
+			drns = append(drns, p.DRN())
+			if err := deleteAll(tx.Bucket(bucketNamed), pan); err != nil {
+				return err
+			}
+			if err := b.Delete(pan); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return drns, err
+}
+
+func onlyPattern(p string) bool {
+	for _, r := range p {
+		if (r < '0' || r > '9') && r != '?' && r != '*' {
+			return false
+		}
+	}
+	return true
+}
+
+// matches reports whether text matches a pattern of literals, ? and *.
+func matches(pattern, text string) bool {
+	// The last * seen, and how much text it covers so far: going back to it is
+	// enough, because a later * can take over whatever an earlier one could.
+	star, covered, p, t := -1, 0, 0, 0
+	for t < len(text) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, covered = p, t
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
+			p++
+			t++
+		case star >= 0:
+			covered++
+			p, t = star+1, covered
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
+}
