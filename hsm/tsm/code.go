@@ -145,8 +145,8 @@ func (e *Error) Error() string {
 // Unwrap lets errkind.Of see the code's kind.
 func (e *Error) Unwrap() error { return errkind.Errorf(e.Code.Kind(), "%s", e.Text) }
 
-// CodeOf returns the code of the *Error in err's chain, OK for nil and
-// DeviceFailure for any other error.
+// CodeOf returns the code of the *Error in err's chain, CodeOK for nil and
+// CodeDeviceFailure for any other error.
 func CodeOf(err error) Code {
 	if err == nil {
 		return CodeOK

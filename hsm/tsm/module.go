@@ -16,14 +16,38 @@
 // A slot is LOADING while it holds a session key, otherwise PENDING while a
 // VKLOADREQ is unanswered, otherwise ACTIVE. On vending firmware the keys of a
 // LOADING slot do not vend.
+//
+// # Transaction licence
+//
+// A module that never had a licence vends without limit, so that an emulator is
+// usable before its maker's first licence. From the first licence on,
+// transactions are counted and vending ends on the licence's date.
+//
+// # Choices
+//
+// The standards leave these open, or their texts are not public: the token
+// window is one day to either side; a key's EXP is enforced like its expiry
+// number; a limit is debited by the decoded value and a refund is not credited
+// back; ACT is enforced for every token; one command is one transaction of the
+// licence, however many tokens it makes.
 package tsm
 
 import (
 	"context"
+	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/tesserae-hsm/tesserae/hsm/keyload"
+	"github.com/tesserae-hsm/tesserae/hsm/sts"
 	"github.com/tesserae-hsm/tesserae/internal/clock"
 )
 
@@ -37,6 +61,9 @@ const (
 // DefaultWindow is how far a token identifier may be from the module's clock.
 const DefaultWindow = 24 * time.Hour
 
+// staticKeyNumber is the number of the module's static key: it has one for life.
+const staticKeyNumber = 1
+
 // Config is what a module is made of.
 type Config struct {
 	Vault      Vault
@@ -44,16 +71,20 @@ type Config struct {
 	FirmwareID string // 8 characters; default STS64V10
 	HardwareID string // default TSM500I
 	Maker      string // in the module's identity record; default Tesserae
-	// Created is when the module came into being; it is stored at first Open.
+	// Created is when the module came into being; default the time of the first
+	// Open. It is stored then and does not change.
 	Created   time.Time
 	Clock     clock.Clock
-	Rand      io.Reader // keys, nonces and the RND of tokens; default crypto/rand
-	Registers int       // default 999; a TSM250 has 25
-	Window    time.Duration
+	Rand      io.Reader     // keys, nonces and the RND of tokens; default crypto/rand
+	Registers int           // 1 to 999, the default; a TSM250 has 25
+	Window    time.Duration // default DefaultWindow
 	// TestMode is the CTS mode of a unit that was started for compliance tests:
 	// RND is 5, the TID window and IUT are not enforced. Status shows it.
 	TestMode bool
-	// FirmwareHash is reported by SM?QI; default: a hash of the build's identity.
+	// Cipher selects how token ciphers are computed; default table-driven.
+	Cipher sts.Variant
+	// FirmwareHash names the firmware's code. If it is given, VKLOADREQs carry
+	// it; SM?QI otherwise reports a hash of the build's identity.
 	FirmwareHash []byte
 	// InstructionKey verifies signed instructions (transaction licences).
 	// Without it every instruction is refused.
@@ -72,150 +103,160 @@ type Config struct {
 
 // Module is one security module.
 type Module struct {
-	cfg Config
+	cfg     Config
+	profile profile
+	failure string
+	static  *ecdh.PrivateKey
+	created time.Time
+	engine  atomic.Pointer[sts.Engine]
+	cache   keyCache
+}
+
+// identity is the module's identity as it is stored.
+type identity struct {
+	Created time.Time
+	Private []byte
 }
 
 // Open opens the module in its vault, making its identity at first use, and
 // runs the self-tests. A module whose self-tests fail is returned too: it is in
 // its error state, Failure says why, and every operation answers CodeAppError.
-func Open(ctx context.Context, cfg Config) (*Module, error) { return &Module{cfg: cfg}, nil }
+func Open(ctx context.Context, cfg Config) (*Module, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	m := &Module{cfg: cfg, cache: keyCache{keys: make(map[contentID]*cachedKey)}}
+	var known bool
+	if m.profile, known = profileOf(cfg.FirmwareID); !known {
+		return nil, fmt.Errorf("open module %s: unknown firmware %q", cfg.ModuleID, cfg.FirmwareID)
+	}
+	m.engine.Store(sts.NewEngine(nil, cfg.Cipher))
+	if err := m.loadIdentity(ctx); err != nil {
+		return nil, fmt.Errorf("open module %s: %w", cfg.ModuleID, err)
+	}
+	if err := runSelfTests(cfg.BreakSelfTest, cfg.Cipher); err != nil {
+		m.failure = err.Error()
+		err := cfg.Vault.Update(ctx, func(tx Tx) error {
+			return m.audit(tx, Event{Kind: "selftest.failed", Subject: cfg.ModuleID, Detail: detail("reason", m.failure)})
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open module %s: record the failed self-test: %w", cfg.ModuleID, err)
+		}
+	}
+	return m, nil
+}
+
+func (c *Config) complete() error {
+	if c.Vault == nil || c.Clock == nil {
+		return errors.New("open module: it needs a vault and a clock")
+	}
+	if len(c.ModuleID) != 8 || strings.Trim(c.ModuleID, "0123456789") != "" {
+		return fmt.Errorf("open module: module id %q has not 8 digits", c.ModuleID)
+	}
+	if c.FirmwareID == "" {
+		c.FirmwareID = "STS64V10"
+	}
+	if c.HardwareID == "" {
+		c.HardwareID = "TSM500I"
+	}
+	if c.Maker == "" {
+		c.Maker = "Tesserae"
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Registers == 0 {
+		c.Registers = RegistersTSM500
+	}
+	if c.Registers < 1 || c.Registers > RegistersTSM500 {
+		return fmt.Errorf("open module: %d registers is not 1 to %d", c.Registers, RegistersTSM500)
+	}
+	if c.Window == 0 {
+		c.Window = DefaultWindow
+	}
+	return nil
+}
+
+// loadIdentity reads the module's identity and makes it at first use, with the
+// licence's first nonce, in one write.
+func (m *Module) loadIdentity(ctx context.Context) error {
+	known := false
+	read := func(tx Tx) error {
+		var id identity
+		found, err := getJSON(tx, []byte(keyIdentity), &id)
+		if err != nil || !found {
+			return err
+		}
+		defer clear(id.Private)
+		if m.static, err = ecdh.P384().NewPrivateKey(id.Private); err != nil {
+			return fmt.Errorf("protected memory, static key: %w", err)
+		}
+		m.created, known = id.Created, true
+		return m.loadEngine(tx)
+	}
+	if err := m.cfg.Vault.View(ctx, read); err != nil || known {
+		return err
+	}
+	return m.cfg.Vault.Update(ctx, func(tx Tx) error {
+		key, err := keyload.NewPrivateKey(m.cfg.Rand)
+		if err != nil {
+			return err
+		}
+		nonce, err := m.newNonce()
+		if err != nil {
+			return err
+		}
+		created := m.cfg.Created
+		if created.IsZero() {
+			created = m.Now()
+		}
+		if err := putJSON(tx, []byte(keyIdentity), identity{Created: created.UTC().Truncate(time.Second), Private: key.Bytes()}); err != nil {
+			return err
+		}
+		if err := putLicence(tx, Licence{Left: Unlimited, Nonce: nonce}); err != nil {
+			return err
+		}
+		if err := m.audit(tx, Event{Kind: "module.create", Subject: m.cfg.ModuleID, Detail: detail("firmware", m.cfg.FirmwareID)}); err != nil {
+			return err
+		}
+		return read(tx)
+	})
+}
 
 // Failure returns why the module is in its error state, or "".
-func (m *Module) Failure() string { return "" }
-
-// Status is the module at a glance.
-type Status struct {
-	ModuleID, FirmwareID, HardwareID string
-	IDSM                             string // SMID.1:maker:module:created:fingerprint:crc
-	PublicKeyID                      string // SMID;SMI...;SPN...
-	FirmwareHash                     []byte
-	TestMode                         bool
-	Failure                          string // why the module is in its error state
-	Clock                            time.Time
-	Window                           time.Duration
-	Registers, RegistersUsed         int
-	Licence                          Licence
-	STAName, STASHA256               string
-}
-
-// Licence is the transaction licence's state.
-type Licence struct {
-	// Loaded is false on a module that never had a licence: it vends without
-	// limit, so that an emulator is usable before its maker's first licence.
-	Loaded      bool
-	Left        uint32    // transactions left; Unlimited when they are not counted
-	InhibitVend time.Time // no token after this instant; zero for never
-	Nonce       []byte    // 8 octets, to be named in the next licence
-}
-
-// Status reports the module's state.
-func (m *Module) Status(ctx context.Context) (Status, error) { return Status{}, nil }
-
-// IDSM returns the module's identity record as tokens carry it.
-func (m *Module) IDSM() string { return "" }
-
-// PublicKeyRecord returns the SM.PUBKEY.1 record that the module's maker sends
-// to a KMC once.
-func (m *Module) PublicKeyRecord() string { return "" }
+func (m *Module) Failure() string { return m.failure }
 
 // Now returns the module's clock.
 func (m *Module) Now() time.Time { return m.cfg.Clock.Now() }
 
-// Credit makes a class 0 token: SM?VC.
-func (m *Module) Credit(tx Tx, in CreditInput) (Issued, error) { return Issued{}, nil }
+// Vault returns the module's vault, for a caller that vends in transactions of its own.
+func (m *Module) Vault() Vault { return m.cfg.Vault }
 
-// Management makes a class 2 token that is no key change: SM?VM.
-func (m *Module) Management(tx Tx, in ManagementInput) (Issued, error) { return Issued{}, nil }
-
-// KeyChange makes a set of key-change tokens: SM?VK.
-func (m *Module) KeyChange(tx Tx, in KeyChangeInput) (KeySet, error) { return KeySet{}, nil }
-
-// Verify decrypts a token and says what it is: SM?VT. A token that is not valid
-// is no error; Verified.Result says what is wrong with it.
-func (m *Module) Verify(tx Tx, in VerifyInput) (Verified, error) { return Verified{}, nil }
-
-// Attributes returns what is in a register: SM?GA. CodeRegisterEmpty if nothing is.
-func (m *Module) Attributes(tx Tx, register int) (Attributes, error) { return Attributes{}, nil }
-
-// Registers returns the attributes of every loaded key, by register.
-func (m *Module) Registers(tx Tx) ([]Attributes, error) { return nil, nil }
-
-// Find returns the keys of a supply group and revision, newest base date first;
-// revision 0 finds all of the group.
-func (m *Module) Find(tx Tx, sgc, krn int) ([]Attributes, error) { return nil, nil }
-
-// Slot is a KEK slot: what the module knows of one KMC.
-type Slot struct {
-	KMC        string
-	KPN        int
-	State      string // ACTIVE, PENDING or LOADING
-	Request    bool   // a VKLOADREQ is unanswered
-	TVP        string // of the newest VKLOADREQ, CCYYMMDDhhmmss
-	Activates  time.Time
-	Expires    time.Time
-	Announced  int // keys in the KLF being loaded
-	Registers  int // keys of this slot in the module
-	SessionKID string
+// IDSM returns the module's identity record as tokens carry it.
+func (m *Module) IDSM() string {
+	digest := sha256.Sum256(m.static.PublicKey().Bytes())
+	body := fmt.Sprintf("SMID.1:%s:%s:%s:%X:", m.cfg.Maker, m.cfg.ModuleID, m.created.UTC().Format("20060102T150405Z"), digest[:8])
+	return fmt.Sprintf("%s%04X", body, keyload.CRC16([]byte(body)))
 }
 
-// Slots lists the KEK slots: SM?QK.
-func (m *Module) Slots(tx Tx) ([]Slot, error) { return nil, nil }
-
-// Approved reports whether a KMC.PUBKEY.1 record carries a valid approval
-// signature by the configured root. Whether unapproved keys may be used is the
-// host's policy.
-func (m *Module) Approved(publicKeyRecord string) bool { return false }
-
-// KeyAgreement starts a key agreement with a KMC and returns the VKLOAD.REQ.1
-// record: SM?KC. Earlier requests to the same KMC can no longer be answered. An
-// approval signature that is present must be valid.
-func (m *Module) KeyAgreement(ctx context.Context, publicKeyRecord string) (request string, err error) {
-	return "", nil
+// PublicKeyRecord returns the SM.PUBKEY.1 record that the module's maker sends
+// to a KMC once.
+func (m *Module) PublicKeyRecord() string {
+	return keyload.SMPublicKey{
+		ModuleID: m.cfg.ModuleID, SPN: staticKeyNumber, HardwareID: m.cfg.HardwareID, FirmwareID: m.cfg.FirmwareID,
+		Curve: keyload.CurveName, Point: m.static.PublicKey().Bytes(),
+	}.Record().String()
 }
 
-// KeyAgreementUnapproved is KeyAgreement for a host that overrides a bad approval signature.
-func (m *Module) KeyAgreementUnapproved(ctx context.Context, publicKeyRecord string) (request string, err error) {
-	return "", nil
+// firmwareHash is the configured hash, or one of the build's identity.
+func (m *Module) firmwareHash() []byte {
+	if m.cfg.FirmwareHash != nil {
+		return m.cfg.FirmwareHash
+	}
+	build := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		build = info.String()
+	}
+	digest := sha256.Sum256([]byte(m.cfg.FirmwareID + "\n" + build))
+	return digest[:8]
 }
-
-// PendingRequest returns the newest VKLOAD.REQ.1 record of a KMC while it is
-// unanswered, CodeKMCKeyState otherwise.
-func (m *Module) PendingRequest(ctx context.Context, kmc string) (string, error) { return "", nil }
-
-// ProcessResponse takes the KMC's VKLOAD.RSP.1: SM?KR. The slot's keys are
-// erased, the slot is LOADING.
-func (m *Module) ProcessResponse(ctx context.Context, responseRecord string) (kmc string, announced int, err error) {
-	return "", 0, nil
-}
-
-// LoadKey loads one VK.WRAP.1 record: SM?KL. Register 0 chooses: the register
-// that holds the same key, else the lowest free one.
-func (m *Module) LoadKey(ctx context.Context, kmc, record string, register int) (Attributes, error) {
-	return Attributes{}, nil
-}
-
-// Finish ends the key-agreement session of a slot: SM?KF. Nothing more can be
-// loaded from that KLF.
-func (m *Module) Finish(ctx context.Context, kmc string) (loaded int, err error) { return 0, nil }
-
-// DeleteSlot erases a KEK slot and its keys: SM?KX.
-func (m *Module) DeleteSlot(ctx context.Context, kmc string) (erased int, err error) { return 0, nil }
-
-// DeleteKey erases one register: SM?KD.
-func (m *Module) DeleteKey(ctx context.Context, register int) (kcv string, err error) { return "", nil }
-
-// Instruction obeys a signed instruction: SM?CI. The signature is r and s, 48 octets each.
-func (m *Module) Instruction(ctx context.Context, record string, signature []byte) error { return nil }
-
-// LoadLicence finds a transaction licence between its guards inside any text
-// and obeys it.
-func (m *Module) LoadLicence(ctx context.Context, text string) (Licence, error) {
-	return Licence{}, nil
-}
-
-// LogEntry returns audit entry n, from 1: SM?QL.
-func (m *Module) LogEntry(ctx context.Context, n uint64) (Entry, error) { return Entry{}, nil }
-
-// LoadSTATables stores a set of STA substitution and permutation tables, in
-// JSON (sub0, sub1, perm), under a name. The built-in set is iec-sample.
-func (m *Module) LoadSTATables(ctx context.Context, name string, tables []byte) error { return nil }
