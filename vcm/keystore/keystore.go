@@ -5,17 +5,25 @@
 // # Order
 //
 // A key load file is stored whole and durably before the module sees the
-// response in it. A module that is LOADING therefore always has its keys at
-// hand, also after a crash at any point.
+// response in it, as a candidate that does not replace the file before it. Once
+// the module took the response the candidate becomes the KMC's file; a crash
+// between the two is mended from the module's state. A module that is LOADING
+// therefore always has its keys at hand, and a file that the module refuses
+// changes nothing.
 package keystore
 
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
+	"github.com/tesserae-hsm/tesserae/internal/auditlog"
 	"github.com/tesserae-hsm/tesserae/internal/clock"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
 	"github.com/tesserae-hsm/tesserae/vcm/store"
 )
@@ -32,10 +40,22 @@ type Config struct {
 }
 
 // Keystore is safe for concurrent use.
-type Keystore struct{ cfg Config }
+type Keystore struct {
+	cfg Config
+	// one key management operation at a time; vending does not take it
+	ops sync.Mutex
+}
 
 // New returns the keystore kept in cfg.Store.
-func New(ctx context.Context, cfg Config) (*Keystore, error) { return &Keystore{cfg}, nil }
+func New(ctx context.Context, cfg Config) (*Keystore, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	k := &Keystore{cfg: cfg}
+	k.ops.Lock()
+	defer k.ops.Unlock()
+	return k, k.mend(ctx)
+}
 
 // Centre is a Key Management Centre and its KEK slot.
 type Centre struct {
@@ -52,71 +72,69 @@ type Centre struct {
 	InFile    int    // keys in the newest key load file
 }
 
-// Key is a vending key known from a key load file or from the module.
-type Key struct {
-	SGC, KRN   int
-	KMC        string
-	Register   int               // 0: not in the module
-	Attributes map[string]string // by tag
-	Reason     string            // why it cannot vend, or empty
-}
-
-// Progress is the outcome of one step of loading.
-type Progress struct {
-	Loaded    int // in this step
-	Remaining int // announced and not loaded yet
-	Failure   string
-}
-
-// UploadPublicKey stores a KMC's public key from its text file.
-func (k *Keystore) UploadPublicKey(ctx context.Context, by accounts.Actor, text string) (Centre, error) {
-	return Centre{}, nil
-}
-
 // Centres lists the KMCs by name.
-func (k *Keystore) Centres(ctx context.Context) ([]Centre, error) { return nil, nil }
-
-// GenerateRequest starts a key agreement and returns the VKLOADREQ to send.
-func (k *Keystore) GenerateRequest(ctx context.Context, by accounts.Actor, kmc string) (string, error) {
-	return "", nil
+func (k *Keystore) Centres(ctx context.Context) ([]Centre, error) {
+	var out []Centre
+	err := k.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		out = nil
+		byName := make(map[string]*Centre)
+		err := eachPublicKey(tx, func(p publicKey) error {
+			byName[p.parsed.KMC] = &Centre{
+				KMC: p.parsed.KMC, KPN: p.parsed.KPN, Activates: p.parsed.Activates, Expires: p.parsed.ExpiresAt(),
+				Approved: k.cfg.Module.Approved(p.Record),
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		slots, err := k.cfg.Module.Slots(tx.Bucket(k.cfg.ModuleBucket))
+		if err != nil {
+			return err
+		}
+		for _, s := range slots {
+			c := byName[s.KMC]
+			if c == nil {
+				c = &Centre{KMC: s.KMC, KPN: s.KPN, Activates: s.Activates, Expires: s.Expires}
+				byName[s.KMC] = c
+			}
+			c.InModule, c.State, c.Request, c.TVP, c.Loaded = true, s.State, s.Request, s.TVP, s.Registers
+		}
+		for name, c := range byName {
+			h, err := currentFile(tx, name)
+			if err != nil {
+				return err
+			}
+			if h != nil {
+				c.InFile = h.Count
+			}
+			out = append(out, *c)
+		}
+		slices.SortFunc(out, func(a, b Centre) int { return strings.Compare(a.KMC, b.KMC) })
+		return nil
+	})
+	return out, err
 }
 
-// FetchRequest returns the newest VKLOADREQ again.
-func (k *Keystore) FetchRequest(ctx context.Context, kmc string) (string, error) { return "", nil }
-
-// UploadKLF stores a key load file and hands its response to the module.
-func (k *Keystore) UploadKLF(ctx context.Context, by accounts.Actor, text string) (Centre, error) {
-	return Centre{}, nil
+// Centre shows one KMC.
+func (k *Keystore) Centre(ctx context.Context, kmc string) (Centre, error) {
+	all, err := k.Centres(ctx)
+	if err != nil {
+		return Centre{}, err
+	}
+	for _, c := range all {
+		if c.KMC == kmc {
+			return c, nil
+		}
+	}
+	return Centre{}, errkind.Errorf(errkind.NotFound, "no KMC %q: upload its public key first", kmc)
 }
 
-// LoadAll loads up to most keys of the newest file that are not loaded yet.
-func (k *Keystore) LoadAll(ctx context.Context, by accounts.Actor, kmc string, most int) (Progress, error) {
-	return Progress{}, nil
+// note writes an audit entry on its own; what the module does it logs itself.
+func (k *Keystore) note(ctx context.Context, kind string, by accounts.Actor, subject string, detail map[string]string) error {
+	return k.cfg.Store.Update(ctx, func(tx *store.Tx) error { return k.audit(tx, kind, by, subject, detail) })
 }
 
-// Load loads one key.
-func (k *Keystore) Load(ctx context.Context, by accounts.Actor, sgc, krn int) (Key, error) {
-	return Key{}, nil
+func (k *Keystore) audit(tx *store.Tx, kind string, by accounts.Actor, subject string, detail map[string]string) error {
+	return k.cfg.Audit(tx, auditlog.Entry{Time: k.cfg.Clock.Now().UTC(), Kind: kind, Actor: by.String(), Subject: subject, Detail: detail})
 }
-
-// EndSession ends the key agreement session of a KMC.
-func (k *Keystore) EndSession(ctx context.Context, by accounts.Actor, kmc string) (Centre, error) {
-	return Centre{}, nil
-}
-
-// DeleteSlot removes a KMC's slot with its keys, and the KMC.
-func (k *Keystore) DeleteSlot(ctx context.Context, by accounts.Actor, kmc string) (erased int, err error) {
-	return 0, nil
-}
-
-// List lists vending keys; all includes those that are not in the module.
-func (k *Keystore) List(ctx context.Context, all bool) ([]Key, error) { return nil, nil }
-
-// Show returns one vending key.
-func (k *Keystore) Show(ctx context.Context, sgc, krn int) (Key, error) { return Key{}, nil }
-
-// Delete erases one vending key from the module.
-func (k *Keystore) Delete(ctx context.Context, by accounts.Actor, sgc, krn int) error { return nil }
-
-// Missing explains why a key is not in the module.
-func (k *Keystore) Missing(tx *store.Tx, sgc, krn int) (reason string, err error) { return "", nil }
