@@ -68,6 +68,9 @@ type Start struct {
 	// Isolation is what the launcher set up; vcmd proves it by attempts.
 	Isolation Isolation `json:"isolation"`
 	LogLevel  string    `json:"logLevel"` // debug, info, warn, error
+	// MemoryLimit is what the process may use, in bytes; its collector keeps
+	// below it. 0: not limited.
+	MemoryLimit int64 `json:"memoryLimit,omitempty"`
 }
 
 // Isolation is what the launcher was able to give the process.

@@ -232,5 +232,6 @@ func (s *Store) commitFailed(err error) error {
 	s.mu.Lock()
 	s.failed = err
 	s.mu.Unlock()
+	close(s.broken) // once: nothing is committed after a failure
 	return err
 }

@@ -86,7 +86,8 @@ type Store struct {
 	queue   []*request
 	leading bool
 	closed  bool
-	failed  error // set once a commit's outcome is unknown
+	failed  error         // set once a commit's outcome is unknown
+	broken  chan struct{} // closed then
 
 	// head and writer state belong to the leader of the current commit.
 	head header
@@ -106,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	cfg.Key = nil // the caller wipes its copy
-	s := &Store{cfg: cfg, seals: seals}
+	s := &Store{cfg: cfg, seals: seals, broken: make(chan struct{})}
 	s.idle.L = &s.mu
 
 	counter, err := cfg.Counter.Raise(ctx, 0)
@@ -206,6 +207,9 @@ func (s *Store) DiskUsed() int64 { return s.used.Load() }
 
 // ReadOnly reports whether the store is over its quota or its disk is full.
 func (s *Store) ReadOnly() bool { return s.readOnly.Load() }
+
+// Broken is closed when the store begins to refuse every update; see Failed.
+func (s *Store) Broken() <-chan struct{} { return s.broken }
 
 // Failed returns why the store refuses every update until it is opened again,
 // nil while it works.

@@ -86,18 +86,20 @@ func (h handler) LogExpire(ctx context.Context, seq int64) (int64, error) {
 		return 0, errkind.Errorf(errkind.Invalid, "sequence number %d is negative", seq)
 	}
 	total := int64(0)
-	for done := false; !done; {
-		err := h.Store.Shrink(ctx, func(tx *store.Tx) error {
-			n, err := h.expireSome(h.Bucket(tx), uint64(seq))
-			done = n < expireAtOnce
-			total += int64(n)
+	for {
+		var n int
+		err := h.Store.Shrink(ctx, func(tx *store.Tx) (err error) {
+			n, err = h.expireSome(h.Bucket(tx), uint64(seq))
 			return err
 		})
 		if err != nil {
-			return total, err
+			return 0, err
+		}
+		total += int64(n)
+		if n < expireAtOnce {
+			return total, nil
 		}
 	}
-	return total, nil
 }
 
 func (h handler) expireSome(b *store.Bucket, seq uint64) (int, error) {

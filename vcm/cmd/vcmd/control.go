@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+)
+
+// reportTimeout bounds a report to the orchestrator.
+const reportTimeout = 10 * time.Second
+
+// control is the socket to the orchestrator.
+type control struct {
+	conn   *fdrpc.Conn
+	cancel context.CancelFunc
+	ended  chan struct{} // the orchestrator is gone, or close was called
+
+	started chan vcmcontrol.Start // at most one
+	stop    chan vcmcontrol.Stop  // at most one
+
+	mu     sync.Mutex
+	module *module // nil until it serves
+}
+
+func openControl(f *os.File) (*control, error) {
+	uc, err := fdrpc.FromFile(f)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Invalid, "control socket: %w; vcmd is started by orchestratord only", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &control{cancel: cancel, ended: make(chan struct{}), started: make(chan vcmcontrol.Start, 1), stop: make(chan vcmcontrol.Stop, 1)}
+	c.conn = fdrpc.New(uc, c.handle)
+	go func() {
+		defer close(c.ended)
+		_ = c.conn.Run(ctx) // however it ended, there is no orchestrator any more
+	}()
+	return c, nil
+}
+
+// close ends the socket and waits for its calls.
+func (c *control) close() {
+	c.cancel()
+	<-c.ended
+}
+
+func (c *control) awaitStart(ctx context.Context) (vcmcontrol.Start, error) {
+	select {
+	case s := <-c.started:
+		return s, nil
+	case <-c.ended:
+		return vcmcontrol.Start{}, errkind.Errorf(errkind.Unavailable, "the orchestrator went away before it said what to start")
+	case <-ctx.Done():
+		return vcmcontrol.Start{}, errkind.Errorf(errkind.Unavailable, "told to end before the start")
+	case <-time.After(startTimeout):
+		return vcmcontrol.Start{}, errkind.Errorf(errkind.Unavailable, "the orchestrator did not say what to start within %s", startTimeout)
+	}
+}
+
+// serves lets the orchestrator ask about m.
+func (c *control) serves(m *module) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.module = m
+}
+
+func (c *control) serving() (*module, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.module == nil {
+		return nil, errkind.Errorf(errkind.Unavailable, "the VCM has not started yet")
+	}
+	return c.module, nil
+}
+
+func (c *control) reportReady(ctx context.Context, r vcmcontrol.Ready) error {
+	return c.report(ctx, vcmcontrol.MethodReady, r)
+}
+
+// reportFailure tells why there will be no VCM. Trying again can help only
+// against what may pass by itself.
+func (c *control) reportFailure(ctx context.Context, cause error) error {
+	kind := errkind.Of(cause)
+	return c.report(context.WithoutCancel(ctx), vcmcontrol.MethodFailed, vcmcontrol.Failed{
+		Kind: kind.String(), Reason: cause.Error(), Final: kind != errkind.Unavailable && kind != errkind.Internal,
+	})
+}
+
+func (c *control) report(ctx context.Context, method string, body any) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	_, err := c.conn.Call(ctx, method, body, nil)
+	return err
+}
+
+func (c *control) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
+	for _, f := range r.Files {
+		_ = f.Close()
+	}
+	switch r.Method {
+	case vcmcontrol.MethodStart:
+		var s vcmcontrol.Start
+		if err := r.Decode(&s); err != nil {
+			return fdrpc.Reply{}, err
+		}
+		return fdrpc.Reply{}, offer(c.started, s, "start")
+	case vcmcontrol.MethodStats:
+		m, err := c.serving()
+		if err != nil {
+			return fdrpc.Reply{}, err
+		}
+		return fdrpc.Reply{Body: m.stats()}, nil
+	case vcmcontrol.MethodMode:
+		m, err := c.serving()
+		if err != nil {
+			return fdrpc.Reply{}, err
+		}
+		operational, err := m.operational(ctx)
+		return fdrpc.Reply{Body: vcmcontrol.Mode{Operational: operational}}, err
+	case vcmcontrol.MethodStop:
+		return fdrpc.Reply{}, c.askedToStop(ctx, r)
+	default:
+		return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "unknown method %q", r.Method)
+	}
+}
+
+func (c *control) askedToStop(ctx context.Context, r fdrpc.Request) error {
+	var s vcmcontrol.Stop
+	if err := r.Decode(&s); err != nil {
+		return err
+	}
+	m, err := c.serving()
+	if err != nil {
+		return err
+	}
+	if !s.Force {
+		operational, err := m.operational(ctx)
+		if err != nil {
+			return err
+		}
+		if operational {
+			return errkind.Errorf(errkind.Mode, "the tenant's token service is operational: stop it with force, or have the tenant stop vending")
+		}
+	}
+	return offer(c.stop, s, "stop")
+}
+
+func offer[T any](ch chan T, v T, what string) error {
+	select {
+	case ch <- v:
+		return nil
+	default:
+		return errkind.Errorf(errkind.Mode, "%s was called before", what)
+	}
+}

@@ -1,0 +1,79 @@
+// Command vcmd is one virtual module: the security module of one tenant with
+// its token service, in a sandbox of its own.
+//
+// It takes no arguments and reads no environment. The orchestrator starts it
+// with the descriptors that package vcmcontrol lists and tells it the rest over
+// the control socket; the partition key comes from hsmd alone. When the control
+// socket closes it drains and ends, because its listeners and its supervision
+// belong to the orchestrator.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/vcm/sandbox"
+)
+
+const (
+	// startTimeout bounds the wait for the orchestrator's first word.
+	startTimeout = 30 * time.Second
+	// defaultDrain is for ends that nobody asked for with a time.
+	defaultDrain = 5 * time.Second
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	var level slog.LevelVar
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
+	if err := live(&level, log); err != nil {
+		log.Error("vcmd ends", "err", err)
+		return errkind.Of(err).ExitCode()
+	}
+	return 0
+}
+
+// live is the whole life of the process. nil means that it was told to end.
+func live(level *slog.LevelVar, log *slog.Logger) error {
+	door, err := sandbox.Begin()
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	// The first process of a pid namespace gets only signals it handles.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	c, err := openControl(os.NewFile(vcmcontrol.ControlFD, "control"))
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	start, err := c.awaitStart(ctx)
+	if err != nil {
+		return err
+	}
+	if err := level.UnmarshalText([]byte(start.LogLevel)); err != nil {
+		level.Set(slog.LevelInfo)
+	}
+	log = log.With("vcm", start.UUID)
+
+	m, err := assemble(ctx, start, door, log)
+	if err != nil {
+		return errors.Join(err, c.reportFailure(ctx, err))
+	}
+	defer m.end(log)
+	c.serves(m)
+	if err := c.reportReady(ctx, m.ready); err != nil {
+		return err
+	}
+	log.Info("VCM is ready", "module", m.ready.ModuleID, "isolation", m.ready.Level)
+	return m.live(ctx, c, log)
+}

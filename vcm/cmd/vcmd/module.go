@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/hsm/tsm"
+	"github.com/tesserae-hsm/tesserae/internal/auditlog"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/vcm/accounts"
+	"github.com/tesserae-hsm/tesserae/vcm/keystore"
+	"github.com/tesserae-hsm/tesserae/vcm/pos"
+	"github.com/tesserae-hsm/tesserae/vcm/prismtoken"
+	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/dashboard"
+	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/servercert"
+	"github.com/tesserae-hsm/tesserae/vcm/sandbox"
+	"github.com/tesserae-hsm/tesserae/vcm/store"
+)
+
+// module is the virtual module: its partition, its security module, what is
+// built on them and the services that are open to the tenant.
+type module struct {
+	start vcmcontrol.Start
+	door  *sandbox.Door
+	ready vcmcontrol.Ready
+	began time.Time // by the module's clock
+
+	*partition
+	tsm       *tsm.Module
+	accounts  *accounts.Accounts
+	keys      *keystore.Keystore
+	pos       *pos.Service
+	cert      *servercert.Certificate
+	dashboard *dashboard.Dashboard
+	tokens    *prismtoken.Server
+
+	services *group
+}
+
+// assemble enters the sandbox, opens the partition and builds everything on it,
+// from the inside out. When it returns, every listener is being served.
+func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, log *slog.Logger) (m *module, err error) {
+	tuneMemory(start.MemoryLimit)
+	dir := os.NewFile(vcmcontrol.DataDirFD, "data")
+	report, err := door.Enter(sandbox.Config{DataDir: dir, Listeners: descriptors(start.Listeners), Isolation: start.Isolation, DiskQuota: start.DiskQuota})
+	if err != nil {
+		return nil, err
+	}
+	m = &module{start: start, door: door}
+	if m.partition, err = openPartition(ctx, start, dir, log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			m.partition.close(log)
+		}
+	}()
+	m.began = m.clock.Now()
+	m.ready = vcmcontrol.Ready{ModuleID: m.opened.ModuleID, Level: report.Level, Controls: report.Controls, Started: m.began}
+	if err := m.noteStart(ctx); err != nil {
+		return nil, err
+	}
+	if err := m.build(ctx, log); err != nil {
+		return nil, err
+	}
+	m.services = newGroup(log)
+	if err := m.serve(ctx, log); err != nil {
+		m.services.stop(defaultDrain)
+		return nil, err
+	}
+	m.services.run("log checkpoints", m.checkpoints)
+	m.services.run("clock", m.followClock)
+	return m, nil
+}
+
+// noteStart writes the isolation report to the audit log.
+func (m *module) noteStart(ctx context.Context) error {
+	detail := map[string]string{"level": m.ready.Level, "module": m.opened.ModuleID, "name": m.start.Name}
+	for _, c := range m.ready.Controls {
+		detail["isolation."+c.Control] = c.Got
+	}
+	return m.store.Update(ctx, func(tx *store.Tx) error {
+		return m.audit(tx, auditlog.Entry{Time: m.began, Kind: "vcm.start", Actor: "unit", Subject: m.start.UUID, Detail: detail})
+	})
+}
+
+// vault is the security module's part of the store.
+type vault struct{ store *store.Store }
+
+func (v vault) View(ctx context.Context, fn func(tsm.Tx) error) error {
+	return v.store.View(ctx, func(tx *store.Tx) error { return fn(tx.Bucket(bucketModule)) })
+}
+
+func (v vault) Update(ctx context.Context, fn func(tsm.Tx) error) error {
+	return v.store.Update(ctx, func(tx *store.Tx) error { return fn(tx.Bucket(bucketModule)) })
+}
+
+// transaction is the store's transaction that a tsm.Tx belongs to.
+func transaction(tx tsm.Tx) (*store.Tx, error) {
+	b, ok := tx.(*store.Bucket)
+	if !ok {
+		return nil, errkind.Errorf(errkind.Internal, "the security module was given a %T instead of a bucket of the store", tx)
+	}
+	return b.Tx(), nil
+}
+
+func (m *module) openTSM(ctx context.Context) (err error) {
+	m.tsm, err = tsm.Open(ctx, tsm.Config{
+		Vault:      vault{m.store},
+		ModuleID:   m.opened.ModuleID,
+		FirmwareID: m.opened.Identity.FirmwareID,
+		HardwareID: m.opened.Identity.HardwareID,
+		Created:    m.opened.Created,
+		Clock:      m.clock,
+		TestMode:   m.opened.TestMode,
+		Audit: func(tx tsm.Tx, e tsm.Event) error {
+			t, err := transaction(tx)
+			if err != nil {
+				return err
+			}
+			return m.audit(t, auditlog.Entry(e))
+		},
+		AuditEntry: m.auditEntry,
+	})
+	return err
+}
+
+// auditEntry reads entry n of the log, counted from 1 as SM?QL does.
+func (m *module) auditEntry(tx tsm.Tx, n uint64) (tsm.Entry, bool, error) {
+	t, err := transaction(tx)
+	if err != nil || n == 0 {
+		return tsm.Entry{}, false, err
+	}
+	r, err := m.log.Entry(t.Bucket(bucketAudit), n-1)
+	switch {
+	case errkind.Is(err, errkind.NotFound):
+		return tsm.Entry{}, false, nil
+	case err != nil:
+		return tsm.Entry{}, false, err
+	}
+	line, err := r.Marshal()
+	return tsm.Entry{Time: r.Time, Text: string(line)}, true, err
+}
+
+// build makes the token service. Order: each part gets those it stands on.
+func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
+	if err = m.openTSM(ctx); err != nil {
+		return err
+	}
+	if why := m.tsm.Failure(); why != "" {
+		log.Error("a self-test of the security module failed, it issues no tokens", "why", why)
+	}
+	if m.accounts, err = accounts.New(ctx, accounts.Config{Store: m.store, Audit: m.audit, Clock: m.clock, Log: log}); err != nil {
+		return err
+	}
+	prefs := m.accounts.Preferences()
+	m.keys, err = keystore.New(ctx, keystore.Config{
+		Store: m.store, Module: m.tsm, ModuleBucket: bucketModule, Preferences: prefs, Audit: m.audit, Clock: m.clock, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	m.pos, err = pos.New(pos.Config{
+		Store: m.store, Module: m.tsm, ModuleBucket: bucketModule, Keys: m.keys, Preferences: prefs, Clock: m.clock,
+		FirmwareID: m.opened.Identity.FirmwareID, TestMode: m.opened.TestMode, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	address := m.address(vcmcontrol.ServiceTokenAPI)
+	host, _, _ := net.SplitHostPort(address) // "" gives a certificate without the address
+	if host == "" {
+		host = m.start.Name
+	}
+	m.cert, err = servercert.Open(ctx, servercert.Config{
+		Store: m.store, Audit: m.audit, Preferences: prefs, Clock: m.clock, Names: []string{host}, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	m.dashboard = dashboard.New(dashboard.Config{
+		Store: m.store, Module: m.tsm, Keys: m.keys, Accounts: m.accounts, CertificateExpires: m.cert.Expires,
+		Clock: m.clock, Quota: m.start.DiskQuota, Port: address,
+	})
+	m.tokens, err = prismtoken.NewServer(prismtoken.Config{
+		Accounts: m.accounts, POS: m.pos, Dashboard: m.dashboard, Module: m.tsm,
+		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Get(hello) },
+		Clock:       m.clock, Log: log,
+	})
+	return err
+}
+
+// address is where a service listens, "" if it does not.
+func (m *module) address(service string) string {
+	for _, l := range m.start.Listeners {
+		if l.Service == service {
+			return l.Address
+		}
+	}
+	return ""
+}
+
+func descriptors(ls []vcmcontrol.Listener) []int {
+	out := make([]int, len(ls))
+	for i, l := range ls {
+		out[i] = l.FD
+	}
+	return out
+}
+
+// operational reports whether the token service would vend now: the security
+// module is in order and holds a key that can.
+func (m *module) operational(ctx context.Context) (yes bool, err error) {
+	if m.tsm.Failure() != "" {
+		return false, nil
+	}
+	err = m.store.View(ctx, func(tx *store.Tx) error {
+		keys, err := m.tsm.Registers(tx.Bucket(bucketModule))
+		for _, k := range keys {
+			yes = yes || k.VND
+		}
+		return err
+	})
+	return yes, err
+}
+
+// inheritedListener turns a descriptor into a listener.
+func inheritedListener(l vcmcontrol.Listener) (net.Listener, error) {
+	f := os.NewFile(uintptr(l.FD), l.Service+" "+strconv.Itoa(l.FD))
+	if f == nil {
+		return nil, errkind.Errorf(errkind.Invalid, "listener of %s: descriptor %d is not open", l.Service, l.FD)
+	}
+	defer f.Close()
+	nl, err := net.FileListener(f)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Invalid, "listener of %s: %w", l.Service, err)
+	}
+	return nl, nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/internal/auditlog"
+	"github.com/tesserae-hsm/tesserae/internal/clock"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/sealed"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/vcm/store"
+)
+
+// Buckets of the store that this program gives out.
+const (
+	bucketModule = "security module"
+	bucketAudit  = "audit log"
+	bucketHost   = "ssh host keys"
+)
+
+// serviceAuditLog names the log key's certificate.
+const serviceAuditLog = "auditlog"
+
+// openTimeout bounds the calls of hsmd at the start.
+const openTimeout = 20 * time.Second
+
+// partition is what the physical module gives a VCM, and the state sealed with it.
+type partition struct {
+	channel *hsmapi.Channel
+	opened  hsmapi.Opened
+	clock   *clock.Offset
+	store   *store.Store
+	log     *auditlog.Log
+}
+
+// openPartition takes the key from hsmd, opens the store with it and lets go of
+// it: what remains in memory are keys derived from it.
+func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, log *slog.Logger) (p *partition, err error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	p = &partition{}
+	defer func() {
+		if err != nil {
+			p.close(log)
+		}
+	}()
+	if p.channel, err = hsmapi.NewChannel(os.NewFile(vcmcontrol.DeviceFD, "device")); err != nil {
+		return nil, err
+	}
+	opened, key, err := p.channel.Open(ctx)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Of(err), "open the partition: %w", err)
+	}
+	defer key.Destroy()
+	p.opened = opened
+	if opened.UUID != start.UUID || opened.Identity.ESN != start.ESN {
+		return nil, errkind.Errorf(errkind.Integrity, "the module opened partition %s of unit %s instead of %s of %s",
+			opened.UUID, opened.Identity.ESN, start.UUID, start.ESN)
+	}
+	p.clock = clock.NewOffset(clock.System(), opened.Time.Offset())
+	p.store, err = store.Open(ctx, store.Config{Dir: dir, Key: key.Bytes(), Counter: p.channel, Quota: start.DiskQuota, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	p.log, err = p.openLog(ctx, key.Bytes())
+	return p, err
+}
+
+// openLog makes the log's key, which lives as long as the partition, and has
+// the unit certify it.
+func (p *partition) openLog(ctx context.Context, key []byte) (*auditlog.Log, error) {
+	seed, err := sealed.Derive(key, "tesserae audit log key v1")
+	if err != nil {
+		return nil, err
+	}
+	defer clear(seed)
+	private := ed25519.NewKeyFromSeed(seed)
+	public, err := ssh.NewPublicKey(private.Public())
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Internal, "log key: %w", err)
+	}
+	cert, err := p.channel.CertifyHost(ctx, serviceAuditLog, public)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Of(err), "certify the log key: %w", err)
+	}
+	return auditlog.New(auditlog.Config{
+		Origin:      "tesserae/" + p.opened.Identity.ESN + "/" + p.opened.UUID,
+		Key:         private,
+		Certificate: string(ssh.MarshalAuthorizedKey(cert)),
+	})
+}
+
+// audit appends to the log in the caller's transaction.
+func (p *partition) audit(tx *store.Tx, e auditlog.Entry) error {
+	_, err := p.log.Append(tx.Bucket(bucketAudit), e)
+	return err
+}
+
+// checkpoint signs the log as it stands. It may use the store's reserve: a full
+// disk is no reason to leave the log unsigned.
+func (p *partition) checkpoint(ctx context.Context) error {
+	var due bool
+	err := p.store.View(ctx, func(tx *store.Tx) (err error) {
+		due, err = p.log.Due(tx.Bucket(bucketAudit))
+		return err
+	})
+	if err != nil || !due {
+		return err
+	}
+	return p.store.Shrink(ctx, func(tx *store.Tx) error {
+		_, err := p.log.Checkpoint(tx.Bucket(bucketAudit))
+		return err
+	})
+}
+
+// close signs the log's end and gives everything back.
+func (p *partition) close(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	if p.store != nil {
+		if p.log != nil && p.store.Failed() == nil {
+			if err := p.checkpoint(ctx); err != nil {
+				log.Error("last checkpoint", "err", err)
+			}
+		}
+		if err := p.store.Close(); err != nil {
+			log.Error("close the store", "err", err)
+		}
+	}
+	if p.channel != nil {
+		_ = p.channel.Close()
+	}
+}
