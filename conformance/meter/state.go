@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math/big"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/internal/atomicfile"
@@ -232,8 +233,8 @@ func (s *State) attributes() error {
 		return errors.New("STA tables belong to EA07 only")
 	}
 	key, err := hex.DecodeString(s.Key)
-	if err != nil || len(key) != keyLength(s.EA) {
-		return fmt.Errorf("the decoder key of EA%02d has %d hexadecimal digits", s.EA, 2*keyLength(s.EA))
+	if err != nil || len(key) != keyLength(s.EA) || s.Key != strings.ToUpper(s.Key) {
+		return fmt.Errorf("the decoder key of EA%02d has %d hexadecimal digits, upper case", s.EA, 2*keyLength(s.EA))
 	}
 	return nil
 }

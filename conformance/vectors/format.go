@@ -117,7 +117,7 @@ func Parse(p []byte) (File, error) {
 		Format string `json:"format"`
 	}
 	if err := json.Unmarshal(p, &head); err != nil {
-		return File{}, fmt.Errorf("not a JSON vector file: %w", err)
+		return File{}, fmt.Errorf("not JSON: %w", err)
 	}
 	if head.Format != Format {
 		return File{}, fmt.Errorf("format %q is not %q", head.Format, Format)
@@ -129,10 +129,10 @@ func Parse(p []byte) (File, error) {
 	d := json.NewDecoder(bytes.NewReader(p))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&f); err != nil {
-		return File{}, fmt.Errorf("vector file: %w", err)
+		return File{}, err
 	}
 	if f.Vectors == nil {
-		return File{}, fmt.Errorf("vector file: the list \"vectors\" is missing")
+		return File{}, fmt.Errorf("the list \"vectors\" is missing")
 	}
 	seen := make(map[string]bool, len(f.Vectors))
 	for i, c := range f.Vectors {

@@ -121,7 +121,7 @@ func readVectors(path string) (vectors.File, error) {
 	}
 	f, err := vectors.Parse(p)
 	if err != nil {
-		return vectors.File{}, errkind.Errorf(errkind.Invalid, "%s: %w", path, err)
+		return vectors.File{}, errkind.Errorf(errkind.Invalid, "vector file %s: %w", path, err)
 	}
 	return f, nil
 }
