@@ -67,7 +67,9 @@ func (r IDRecord) String() string { return r.PAN.String() + r.DOE.String() + r.t
 //	; MeterPAN = DOE TCT EA SGC TI KRN ?
 //
 // where an unused date of expiry is one more "=" in the place of its digits.
-// The sentinels ";" and "?" may be missing; an LRC character is not allowed.
+// The sentinels ";" and "?" may be missing; an LRC character is not allowed. No
+// real record is public, so two variants are read as well: an unused date left
+// out altogether, and a "=" after a date that is there.
 func ParseRecord2(s string) (IDRecord, error) {
 	s = strings.TrimPrefix(s, ";")
 	s = strings.TrimSuffix(s, "?")
@@ -83,6 +85,8 @@ func ParseRecord2(s string) (IDRecord, error) {
 		rest = rest[1:]
 	case len(rest) == 17:
 		doe, rest = rest[:4], rest[4:]
+	case len(rest) == 18 && rest[4] == '=':
+		doe, rest = rest[:4], rest[5:]
 	case len(rest) != 13:
 		return IDRecord{}, fail(ErrFormat, "Record2", "expected 13 or 17 digits after =")
 	}
@@ -91,7 +95,7 @@ func ParseRecord2(s string) (IDRecord, error) {
 
 // Record2 returns the form of ParseRecord2 with both sentinels.
 func (r IDRecord) Record2() string {
-	doe := ""
+	doe := "="
 	if !r.DOE.IsZero() {
 		doe = r.DOE.String()
 	}

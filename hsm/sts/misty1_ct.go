@@ -9,22 +9,13 @@ import "math/bits"
 // the factors together.
 type mistyConstantTime struct{}
 
-// sRow7 and sRow9 select, for each output bit, the products it sums: the input
-// bits first, then the products of bits at distance 1, 2, ..., then (S7) the
-// products of three bits in the order of sProducts7. They follow from the tables
-// of RFC 2994 by the Moebius transform, as a test verifies.
-var sRow7 = [7]uint64{
-	0x204020060C008801, 0x1020100207006440, 0x04090480815C0110, 0x4080400018211003,
-	0x0810090102900220, 0x01028000306A2007, 0x0205800040BE0088,
-}
+// The constants in s7 and s9 select, for each output bit, the products it sums:
+// the input bits first, then the products of bits at distance 1, 2, ..., then
+// (s7) those of three bits. They follow from the tables of RFC 2994 by the
+// Moebius transform; a test compares every value.
 
-var sRow9 = [9]uint64{
-	0x1FF000000000, 0x1043000E3888, 0x009600187310, 0x012C0030E421, 0x02480861C842,
-	0x048018C39084, 0x090031832308, 0x0410C6008E22, 0x120063024611,
-}
-
-// S7(0) and S9(0).
-const sConst7, sConst9 = 0x1B, 0x1C3
+// parity returns the XOR of the bits of v.
+func parity(v uint64) uint64 { return uint64(bits.OnesCount64(v) & 1) }
 
 func s7(x uint64) uint64 {
 	r1 := (x>>1 | x<<6) & 127
@@ -35,20 +26,18 @@ func s7(x uint64) uint64 {
 	p1, p2 := x&r1, x&r2
 	v := x | p1<<7 | p2<<14 | (x&r3)<<21 |
 		(p1&r2)<<28 | (p1&r3)<<35 | (p1&r4)<<42 | (p1&r5)<<49 | (p2&r4)<<56
-	y := uint64(sConst7)
-	for i, row := range sRow7 {
-		y ^= uint64(bits.OnesCount64(v&row)&1) << i
-	}
-	return y
+	return 0x1B ^
+		(parity(v&0x204020060C008801) | parity(v&0x1020100207006440)<<1 | parity(v&0x04090480815C0110)<<2) ^
+		(parity(v&0x4080400018211003)<<3 | parity(v&0x0810090102900220)<<4 | parity(v&0x01028000306A2007)<<5) ^
+		(parity(v&0x0205800040BE0088) << 6)
 }
 
 func s9(x uint64) uint64 {
 	v := x | (x&(x>>1|x<<8))<<9 | (x&(x>>2|x<<7))<<18 | (x&(x>>3|x<<6))<<27 | (x&(x>>4|x<<5))<<36
-	y := uint64(sConst9)
-	for i, row := range sRow9 {
-		y ^= uint64(bits.OnesCount64(v&row)&1) << i
-	}
-	return y
+	return 0x1C3 ^
+		(parity(v&0x1FF000000000) | parity(v&0x1043000E3888)<<1 | parity(v&0x009600187310)<<2) ^
+		(parity(v&0x012C0030E421)<<3 | parity(v&0x02480861C842)<<4 | parity(v&0x048018C39084)<<5) ^
+		(parity(v&0x090031832308)<<6 | parity(v&0x0410C6008E22)<<7 | parity(v&0x120063024611)<<8)
 }
 
 func (mistyConstantTime) fi(in, key uint16) uint16 {

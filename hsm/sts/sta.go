@@ -15,80 +15,84 @@ import "math/bits"
 
 const staRounds = 16
 
-// staTables is the table-driven variant. Substitution and permutation of a
-// nibble are one table of 32 words: index is the selecting key bit (times 16)
-// and the nibble, the word is its four bits in their places after the move.
+// every4 has the lowest bit of each nibble.
+const every4 = 0x1111111111111111
+
+// staTables is the table-driven variant, a byte (two nibbles) at a time: the
+// first table substitutes, the second spreads the result to the places that the
+// permutation gives its bits. Measured on 64-bit x86 (ns a block): 72 so, 88
+// with both steps merged into one table of 5-bit indices, 85 merged with 10-bit
+// indices, whose 64 KiB no longer fit the first cache.
 type staTables struct {
-	enc [16][32]uint64 // substitute, then permute
-	dec [16][32]uint64 // substitute, then permute back
-	sub [32]uint64     // substitute only
-	net bitNetwork     // the permutation alone
+	sub  [1024]byte // index: key bits of the upper and lower nibble, then the byte
+	move [8][256]uint64
+	back [8][256]uint64
 }
 
 func newSTATables(t *Tables) *staTables {
-	f := &staTables{net: newBitNetwork(t.perm)}
-	var back [64]byte
-	for from, to := range t.perm {
-		back[to] = byte(from)
+	f := new(staTables)
+	boxes := [2]*[16]byte{&t.s0, &t.s1}
+	for i := range f.sub {
+		f.sub[i] = boxes[i>>8&1][i&15] | boxes[i>>9][i>>4&15]<<4
 	}
-	for i := range 32 {
-		s := t.s0[i&15]
-		if i >= 16 {
-			s = t.s1[i&15]
+	for b := range 8 {
+		for i := 1; i < 256; i++ {
+			// the lowest bit of i, and what is known of the others
+			bit := 8*b + bits.TrailingZeros8(uint8(i))
+			f.move[b][i] = f.move[b][i&(i-1)] | 1<<t.perm[bit]
 		}
-		f.sub[i] = uint64(s)
-		for n := range 16 {
-			for b := range 4 {
-				bit := uint64(s >> b & 1)
-				f.enc[n][i] |= bit << t.perm[4*n+b]
-				f.dec[n][i] |= bit << back[4*n+b]
-			}
+	}
+	for from, to := range t.perm {
+		for i := range 256 {
+			f.back[to/8][i] |= uint64(i>>(to%8)&1) << from
 		}
 	}
 	return f
 }
 
-// every4 has the lowest bit of each nibble.
-const every4 = 0x1111111111111111
-
 func (f *staTables) encrypt(key, x uint64) uint64 {
-	// selectors stand in the lowest bit of each nibble
+	// the selecting bits stand in the lowest bit of each nibble
 	k := bits.RotateLeft64(^key, -15)
 	for range staRounds {
-		x = staRound(&f.enc, k, x)
+		x = f.round(&f.move, k, x)
 		k = bits.RotateLeft64(k, 1)
 	}
 	return x
 }
 
+// decrypt moves back once, then substitutes and moves back like encryption, and
+// substitutes once more at the end.
 func (f *staTables) decrypt(k, x uint64) uint64 {
-	x = f.net.reverse(x)
+	var y uint64
+	for b := range 8 {
+		y |= f.back[b][x>>(8*b)&255]
+	}
 	for range staRounds - 1 {
-		x = staRound(&f.dec, k, x)
+		y = f.round(&f.back, k, y)
 		k = bits.RotateLeft64(k, -1)
 	}
-	var y uint64
-	for n := 0; n < 64; n += 4 {
-		y |= f.sub[k>>n&1<<4|x>>n&15] << n
+	s := selectors(k)
+	x = 0
+	for b := 0; b < 64; b += 8 {
+		x |= uint64(f.sub[s>>b&3<<8|y>>b&255]) << b
 	}
-	return y
+	return x
 }
 
-func staRound(t *[16][32]uint64, k, x uint64) uint64 {
-	return t[0][k&1<<4|x&15] ^
-		t[1][k>>4&1<<4|x>>4&15] ^
-		t[2][k>>8&1<<4|x>>8&15] ^
-		t[3][k>>12&1<<4|x>>12&15] ^
-		t[4][k>>16&1<<4|x>>16&15] ^
-		t[5][k>>20&1<<4|x>>20&15] ^
-		t[6][k>>24&1<<4|x>>24&15] ^
-		t[7][k>>28&1<<4|x>>28&15] ^
-		t[8][k>>32&1<<4|x>>32&15] ^
-		t[9][k>>36&1<<4|x>>36&15] ^
-		t[10][k>>40&1<<4|x>>40&15] ^
-		t[11][k>>44&1<<4|x>>44&15] ^
-		t[12][k>>48&1<<4|x>>48&15] ^
-		t[13][k>>52&1<<4|x>>52&15] ^
-		t[14][k>>56&1<<4|x>>56&15] ^
-		t[15][k>>60&1<<4|x>>60&15]
+// selectors gathers the two selecting bits of each byte in its lowest bits.
+func selectors(k uint64) uint64 {
+	k &= every4
+	return k | k>>3
+}
+
+func (f *staTables) round(to *[8][256]uint64, k, x uint64) uint64 {
+	s, sub := selectors(k), &f.sub
+	return to[0][sub[s&3<<8|x&255]] ^
+		to[1][sub[s>>8&3<<8|x>>8&255]] ^
+		to[2][sub[s>>16&3<<8|x>>16&255]] ^
+		to[3][sub[s>>24&3<<8|x>>24&255]] ^
+		to[4][sub[s>>32&3<<8|x>>32&255]] ^
+		to[5][sub[s>>40&3<<8|x>>40&255]] ^
+		to[6][sub[s>>48&3<<8|x>>48&255]] ^
+		to[7][sub[s>>56&3<<8|x>>56&255]]
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"strconv"
+	"sync"
 )
 
 // Tables is an STA table set (EA07): two substitutions of 4 bits and a
@@ -72,24 +73,25 @@ func ParseTables(name string, data []byte) (*Tables, error) {
 
 // IECSample returns the explanatory table set printed in IEC 62055-41, named
 // "iec-sample". The STS Association does not allow it in finished products.
-func IECSample() *Tables { return iecSample }
+func IECSample() *Tables { return iecSample() }
 
-var iecSample = mustTables(NewTables("iec-sample",
-	[16]byte{12, 10, 8, 4, 3, 15, 0, 2, 14, 1, 5, 13, 6, 9, 7, 11},
-	[16]byte{6, 9, 7, 4, 3, 10, 12, 14, 2, 13, 1, 15, 0, 11, 8, 5},
-	[64]byte{
-		29, 27, 34, 9, 16, 62, 55, 2, 40, 49, 38, 25, 33, 61, 30, 23,
-		1, 41, 21, 57, 42, 15, 5, 58, 19, 53, 22, 17, 48, 28, 24, 39,
-		3, 60, 36, 14, 11, 52, 54, 12, 31, 51, 10, 26, 0, 45, 37, 43,
-		44, 6, 59, 4, 7, 35, 56, 50, 13, 18, 32, 47, 46, 63, 20, 8,
-	}))
-
-func mustTables(t *Tables, err error) *Tables {
+// iecSample is built on first use: most programs that link this package are not
+// modules.
+var iecSample = sync.OnceValue(func() *Tables {
+	t, err := NewTables("iec-sample",
+		[16]byte{12, 10, 8, 4, 3, 15, 0, 2, 14, 1, 5, 13, 6, 9, 7, 11},
+		[16]byte{6, 9, 7, 4, 3, 10, 12, 14, 2, 13, 1, 15, 0, 11, 8, 5},
+		[64]byte{
+			29, 27, 34, 9, 16, 62, 55, 2, 40, 49, 38, 25, 33, 61, 30, 23,
+			1, 41, 21, 57, 42, 15, 5, 58, 19, 53, 22, 17, 48, 28, 24, 39,
+			3, 60, 36, 14, 11, 52, 54, 12, 31, 51, 10, 26, 0, 45, 37, 43,
+			44, 6, 59, 4, 7, 35, 56, 50, 13, 18, 32, 47, 46, 63, 20, 8,
+		})
 	if err != nil {
-		panic(err)
+		panic(err) // constants that a test verifies
 	}
 	return t
-}
+})
 
 // Name returns the name given on construction.
 func (t *Tables) Name() string { return t.name }
