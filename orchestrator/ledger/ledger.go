@@ -49,6 +49,8 @@ func Open(dir string) (*Ledger, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Integrity, "open %s: %w", path, err)
 	}
+	// Requests that come together share a commit; one alone does not wait long.
+	db.MaxBatchDelay = 2 * time.Millisecond
 	l := &Ledger{db: db, dir: dir}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range []string{logBucket, clientBucket, licenceBucket, settingsBucket} {

@@ -1,0 +1,197 @@
+package hosting
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
+	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
+)
+
+// storeTimeout bounds one write to the registry.
+const storeTimeout = 5 * time.Second
+
+// apply lets e happen to v and stores the record before it returns. Nothing
+// changes in memory when the store did not take it.
+func (h *Host) apply(ctx context.Context, v *vcm, e lifecycle.Event, reason string) (lifecycle.Record, error) {
+	return h.update(ctx, v, func(r lifecycle.Record) (lifecycle.Record, bool, error) {
+		return r.Apply(e, h.stamp(ctx), reason)
+	})
+}
+
+// update stores what fn makes of the record.
+func (h *Host) update(ctx context.Context, v *vcm, fn func(lifecycle.Record) (lifecycle.Record, bool, error)) (lifecycle.Record, error) {
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	if err := h.reload(ctx, v); err != nil {
+		return v.record(), err
+	}
+	rec := v.record()
+	next, changed, err := fn(rec)
+	if err != nil || !changed {
+		return rec, err
+	}
+	if err := h.store(ctx, v, next); err != nil {
+		return rec, err
+	}
+	return next, nil
+}
+
+// store writes next and, once it is durable, makes it the record. v.writing is held.
+func (h *Host) store(ctx context.Context, v *vcm, next lifecycle.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	v.mu.Lock()
+	rev := v.rev
+	v.mu.Unlock()
+	rev, err := h.cfg.VCMs.Swap(ctx, v.uuid, rev, next)
+	if err != nil {
+		v.unsure = v.unsure || errkind.Is(err, errkind.Unavailable) || errors.Is(err, registry.ErrConflict)
+		return err
+	}
+	v.unsure = false
+	v.mu.Lock()
+	v.rec, v.rev, v.dirty = next, rev, false
+	v.announce()
+	v.mu.Unlock()
+	return nil
+}
+
+// reload learns what the store has when the last write's outcome is not known.
+// Reports that are not stored yet stay: they are younger. v.writing is held.
+func (h *Host) reload(ctx context.Context, v *vcm) error {
+	if !v.unsure {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	rec, rev, err := h.cfg.VCMs.Get(ctx, v.uuid)
+	if err != nil {
+		return err
+	}
+	v.unsure = false
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.dirty {
+		v.rec = rec
+		v.announce()
+	}
+	v.rev = rev
+	return nil
+}
+
+// announce tells who waits for a change. v.mu is held.
+func (v *vcm) announce() {
+	close(v.changed)
+	v.changed = make(chan struct{})
+}
+
+// report lets a process's report happen: in memory now, in the store when it
+// can be.
+func (h *Host) report(ctx context.Context, v *vcm, r launch.Report) {
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	at := h.stamp(ctx)
+	next, changed, err := h.take(v, r, at)
+	if err != nil {
+		h.cfg.Log.Error("report refused", "uuid", v.uuid, "event", r.Event, "err", err)
+		return
+	}
+	if !changed {
+		return
+	}
+	if err = h.reload(ctx, v); err == nil {
+		err = h.store(ctx, v, next)
+	}
+	if err != nil {
+		h.cfg.Log.Warn("record not stored yet", "uuid", v.uuid, "state", next.State, "err", err)
+	}
+}
+
+// take changes the record in memory.
+func (h *Host) take(v *vcm, r launch.Report, at time.Time) (next lifecycle.Record, changed bool, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	next, changed, err = v.rec.Apply(r.Event, at, r.Reason)
+	if err != nil {
+		return next, false, err
+	}
+	if r.Event == lifecycle.Ready {
+		next.Level, next.Controls, next.Finalised, changed = r.Ready.Level, r.Ready.Controls, false, true
+		v.since, v.lastErr = time.Now(), ""
+	} else {
+		v.lastErr = r.Reason
+	}
+	if changed {
+		v.rec, v.dirty = next, true
+		v.announce()
+	}
+	return next, changed, nil
+}
+
+// flush stores the records whose reports could not be stored at once.
+func (h *Host) flush() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.run.Done():
+			return
+		case <-tick.C:
+		}
+		for _, v := range h.all() {
+			h.flushOne(v)
+		}
+	}
+}
+
+func (h *Host) flushOne(v *vcm) {
+	v.mu.Lock()
+	dirty := v.dirty
+	v.mu.Unlock()
+	if !dirty {
+		return
+	}
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	if err := h.reload(h.run, v); err != nil {
+		return // again with the next tick
+	}
+	v.mu.Lock()
+	rec, dirty := v.rec, v.dirty
+	v.mu.Unlock()
+	if dirty {
+		_ = h.store(h.run, v, rec) // or with the next tick
+	}
+}
+
+// stamp is the module's time for a record, the host's while the unit is away.
+func (h *Host) stamp(ctx context.Context) time.Time {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	t, err := h.now(ctx)
+	if err != nil {
+		return time.Now().UTC()
+	}
+	return t.Module.UTC()
+}
+
+// await waits until the record satisfies fn.
+func (v *vcm) await(ctx context.Context, fn func(lifecycle.Record) bool) (lifecycle.Record, error) {
+	for {
+		v.mu.Lock()
+		rec, changed := v.rec, v.changed
+		v.mu.Unlock()
+		if fn(rec) {
+			return rec, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return rec, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,192 @@
+package hosting
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/licensing"
+	"github.com/tesserae-hsm/tesserae/orchestrator/admit"
+	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
+	"github.com/tesserae-hsm/tesserae/orchestrator/network"
+)
+
+// Create makes a VCM from a tenant's request.
+func (h *Host) Create(ctx context.Context, by Actor, file []byte, c admit.Choices) (lifecycle.Record, error) {
+	v, creation, err := h.reserve(ctx, by, file, c)
+	if err != nil {
+		return lifecycle.Record{}, err
+	}
+	defer v.unlock()
+	rec, err := h.complete(ctx, v, creation)
+	if err != nil {
+		h.auditOutcome(by, "vcm.create", v.uuid, h.stamp(ctx), err)
+		// The caller's time may be over; what was begun must not stay.
+		h.rollBack(context.WithoutCancel(ctx), v)
+		return lifecycle.Record{}, err
+	}
+	return rec, nil
+}
+
+// reserve admits the request and stores a pending record, which counts under
+// every limit from then on. The VCM is held.
+func (h *Host) reserve(ctx context.Context, by Actor, file []byte, c admit.Choices) (*vcm, admit.Creation, error) {
+	t, err := h.now(ctx)
+	if err != nil {
+		return nil, admit.Creation{}, err
+	}
+	v, creation, err := h.decide(ctx, t, file, c)
+	if err != nil {
+		return nil, creation, err
+	}
+	rec := v.record()
+	p := rec.Properties
+	err = h.audit(ctx, by, "vcm.create", rec.UUID, t.Module, map[string]string{
+		"name": p.Name, "address": p.IPAddress, "features": licensing.Features(p.Features).String(),
+		"restrict-startup": strconv.FormatBool(p.RestrictStartup), "request-key": p.TenantRequestKey,
+	})
+	if err == nil {
+		v.writing.Lock()
+		if err = h.store(ctx, v, rec); err != nil {
+			h.auditOutcome(by, "vcm.create", rec.UUID, t.Module, err)
+		}
+		v.writing.Unlock()
+	}
+	if err != nil {
+		h.rollBack(context.WithoutCancel(ctx), v)
+		v.unlock()
+		return nil, creation, err
+	}
+	return v, creation, nil
+}
+
+// decide admits the request and takes its place among the VCMs in memory.
+func (h *Host) decide(ctx context.Context, t hsmapi.Time, file []byte, c admit.Choices) (*vcm, admit.Creation, error) {
+	h.admission.Lock()
+	defer h.admission.Unlock()
+	u := h.admitter(t)
+	creation, err := u.Create(file, c)
+	if err != nil {
+		return nil, creation, err
+	}
+	p := creation.Properties
+	if p.IPAddress, err = h.address(ctx, u, p.IPAddress); err != nil {
+		return nil, creation, err
+	}
+	v := newVCM(lifecycle.Record{
+		UUID: uuid.NewString(), ESN: h.cfg.Identity.ESN, State: lifecycle.Created, Pending: true,
+		Properties: p, SSHAdminKey: creation.SSHAdminKey, Slot: freeSlot(u.VCMs),
+		Created: t.Module.UTC(), Changed: t.Module.UTC(),
+	}, 0)
+	v.lock()
+	h.mu.Lock()
+	h.vcms[v.uuid] = v
+	h.mu.Unlock()
+	return v, creation, nil
+}
+
+// address is the chosen one if its ports can be bound, or else a free one.
+func (h *Host) address(ctx context.Context, u admit.Unit, chosen string) (string, error) {
+	usable := func(a netip.Addr) error { return network.Usable(ctx, a) }
+	if chosen == "" {
+		a, err := h.cfg.Network.Allocate(u.Addresses(), usable)
+		return a.String(), err
+	}
+	if err := usable(netip.MustParseAddr(chosen)); err != nil {
+		return "", errkind.Errorf(errkind.Refused, "address %s cannot be used on this host: %w", chosen, err)
+	}
+	return chosen, nil
+}
+
+// freeSlot returns the lowest number that no VCM has.
+func freeSlot(records []lifecycle.Record) int {
+	used := make(map[int]bool, len(records))
+	for _, r := range records {
+		used[r.Slot] = true
+	}
+	slot := 0
+	for used[slot] {
+		slot++
+	}
+	return slot
+}
+
+// complete makes the partition and the tenant's file, and shows the VCM.
+func (h *Host) complete(ctx context.Context, v *vcm, creation admit.Creation) (lifecycle.Record, error) {
+	rec := v.record()
+	err := h.cfg.Unit.Do(ctx, func(ctx context.Context, c *hsmapi.Client) error {
+		p, err := c.Create(ctx, hsmapi.CreatePartition{UUID: v.uuid, ShareKey: creation.ShareKey})
+		rec.ModuleID = p.ModuleID
+		return err
+	})
+	if err != nil {
+		return rec, err
+	}
+	if err := os.MkdirAll(h.dataDir(v.uuid), 0o700); err != nil {
+		return rec, errkind.Errorf(errkind.Unavailable, "data folder: %w", err)
+	}
+	if rec.File, err = h.cfg.File(ctx, rec); err != nil {
+		return rec, err
+	}
+	rec.Pending = false
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	return rec, h.store(ctx, v, rec)
+}
+
+// rollBack removes what is there of a VCM that nobody was told of: the
+// partition, the data, and last the record, so that it can be done again.
+func (h *Host) rollBack(ctx context.Context, v *vcm) {
+	if err := h.erase(ctx, v); err != nil {
+		// It stays pending: invisible, and removed by the next run.
+		h.cfg.Log.Warn("creation not rolled back yet", "uuid", v.uuid, "err", err)
+	}
+}
+
+// erase destroys the partition's key, then the data, then the record.
+func (h *Host) erase(ctx context.Context, v *vcm) error {
+	err := h.cfg.Unit.Do(ctx, func(ctx context.Context, c *hsmapi.Client) error { return c.Destroy(ctx, v.uuid) })
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(h.dataDir(v.uuid)); err != nil {
+		return errkind.Errorf(errkind.Unavailable, "data of VCM %s: %w", v.uuid, err)
+	}
+	if err := h.removeRecord(ctx, v); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	delete(h.vcms, v.uuid)
+	h.mu.Unlock()
+	return nil
+}
+
+func (h *Host) removeRecord(ctx context.Context, v *vcm) error {
+	v.writing.Lock()
+	defer v.writing.Unlock()
+	if err := h.reload(ctx, v); err != nil {
+		if errkind.Is(err, errkind.NotFound) {
+			return nil
+		}
+		return err
+	}
+	v.mu.Lock()
+	rev := v.rev
+	v.announce()
+	v.mu.Unlock()
+	if rev == 0 {
+		return nil // never stored
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := h.cfg.VCMs.Remove(ctx, v.uuid, rev); err != nil {
+		v.unsure = true
+		return err
+	}
+	return nil
+}

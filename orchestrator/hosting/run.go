@@ -1,0 +1,297 @@
+package hosting
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/licensing"
+	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
+	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
+	"github.com/tesserae-hsm/tesserae/orchestrator/network"
+)
+
+// Limits of one VCM's process.
+const (
+	memoryLimit = 256 << 20
+	pidsLimit   = 256
+)
+
+// Start starts a VCM and waits at most timeout until it serves. A start that
+// takes longer goes on.
+func (h *Host) Start(ctx context.Context, by Actor, uuid string, file []byte, timeout time.Duration) (lifecycle.Record, error) {
+	v, err := h.hold(ctx, uuid)
+	if err != nil {
+		return lifecycle.Record{}, err
+	}
+	rec, err := h.begin(ctx, by, v, file)
+	v.unlock()
+	if err != nil {
+		return rec, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	rec, err = v.await(ctx, func(r lifecycle.Record) bool { return r.State != lifecycle.Starting })
+	switch {
+	case err != nil:
+		v.mu.Lock()
+		last := v.lastErr
+		v.mu.Unlock()
+		if last == "" {
+			last = "no failure so far"
+		}
+		return rec, errkind.Errorf(errkind.Unavailable, "VCM %s is still starting after %s (%s); see 'vcmadmin show %s'", uuid, timeout, last, uuid)
+	case rec.State == lifecycle.Failed:
+		return rec, errkind.Errorf(errkind.Unavailable, "VCM %s did not start: %s", uuid, rec.Reason)
+	case rec.State != lifecycle.Running:
+		return rec, errkind.Errorf(errkind.Mode, "VCM %s is %s: %s", uuid, rec.State, rec.Reason)
+	}
+	return rec, nil
+}
+
+// begin admits the start and launches. v is held.
+func (h *Host) begin(ctx context.Context, by Actor, v *vcm, file []byte) (lifecycle.Record, error) {
+	rec := v.record()
+	// What the state says is said before anything about the request.
+	if _, changed, err := rec.Apply(lifecycle.Start, time.Now(), ""); err != nil || !changed {
+		return rec, err
+	}
+	t, err := h.now(ctx)
+	if err != nil {
+		return rec, err
+	}
+	share, err := h.claim(v, rec, t, file)
+	if err != nil {
+		return rec, err
+	}
+	defer v.unclaim()
+	if err := h.audit(ctx, by, "vcm.start", v.uuid, t.Module, nil); err != nil {
+		return rec, err
+	}
+	next, err := h.apply(ctx, v, lifecycle.Start, "")
+	if err != nil {
+		h.auditOutcome(by, "vcm.start", v.uuid, t.Module, err)
+		return rec, err
+	}
+	v.mu.Lock()
+	v.share = share
+	v.mu.Unlock()
+	h.supervise(v)
+	return next, nil
+}
+
+// claim admits v as one of the active VCMs.
+func (h *Host) claim(v *vcm, rec lifecycle.Record, t hsmapi.Time, file []byte) ([]byte, error) {
+	h.admission.Lock()
+	defer h.admission.Unlock()
+	share, err := h.admitter(t).Start(rec, file)
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	v.claimed = true
+	v.mu.Unlock()
+	return share, nil
+}
+
+func (v *vcm) unclaim() {
+	v.mu.Lock()
+	v.claimed = false
+	v.mu.Unlock()
+}
+
+// supervise launches v and keeps it running. v is held, or nobody knows it yet.
+func (h *Host) supervise(v *vcm) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.lastErr = ""
+	s := launch.Supervise(h.run, h.cfg.Policy, h.cfg.Log.With("uuid", v.uuid),
+		func(ctx context.Context) (*launch.Process, error) { return h.launch(ctx, v) },
+		func(ctx context.Context, r launch.Report) { h.report(ctx, v, r) })
+	v.super = s
+	h.owned.Go(func() {
+		<-s.Done()
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.super == s { // given up, not replaced by a new start
+			network.CloseAll(v.sockets)
+			v.sockets = nil
+		}
+	})
+}
+
+// launch starts v's process once. It waits for the unit, which may be away.
+func (h *Host) launch(ctx context.Context, v *vcm) (*launch.Process, error) {
+	select {
+	case h.starts <- struct{}{}:
+		defer func() { <-h.starts }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	sockets, err := v.bind(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rec := v.record()
+	return h.cfg.Launcher.Launch(ctx, launch.Spec{
+		Start: vcmcontrol.Start{
+			UUID: rec.UUID, ESN: rec.ESN, Name: rec.Properties.Name, Features: rec.Properties.Features,
+			DiskQuota: rec.Properties.DiskQuota, SSHAdminKey: rec.SSHAdminKey, LogLevel: h.cfg.LogLevel,
+		},
+		DataDir: h.dataDir(v.uuid),
+		Slot:    rec.Slot,
+		Sockets: sockets,
+		Limits:  launch.Limits{Memory: memoryLimit, Pids: pidsLimit, CPUWeight: h.weight(rec)},
+		Attach:  func(ctx context.Context, there *os.File) error { return h.attach(ctx, v, there) },
+	})
+}
+
+// attach hands the unit its end of v's device channel, once the unit is there.
+func (h *Host) attach(ctx context.Context, v *vcm, there *os.File) error {
+	epoch, err := h.cfg.Unit.Wait(ctx, 0)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	share, speed := v.share, h.speed(v.rec)
+	v.mu.Unlock()
+	err = h.cfg.Unit.Do(ctx, func(ctx context.Context, c *hsmapi.Client) error {
+		return c.Attach(ctx, hsmapi.Attach{UUID: v.uuid, Share: share, Speed: speed}, there)
+	})
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.epoch = epoch
+	v.mu.Unlock()
+	return nil
+}
+
+func (h *Host) speed(rec lifecycle.Record) hsmapi.Speed {
+	e := h.cfg.Entitlement()
+	s := e.Features.ShareOf(licensing.Features(rec.Properties.Features), e.MaxActive)
+	return hsmapi.Speed{Guaranteed: s.Guaranteed, Ceiling: s.Ceiling}
+}
+
+// weight is the VCM's share of the processor where control groups can say so.
+func (h *Host) weight(rec lifecycle.Record) int {
+	switch licensing.Features(rec.Properties.Features).Rating() {
+	case licensing.High:
+		return 400
+	case licensing.Mid:
+		return 200
+	default:
+		return 100
+	}
+}
+
+// Stop stops a VCM. Without force it refuses while the tenant's service is
+// operational.
+func (h *Host) Stop(ctx context.Context, by Actor, uuid string, force bool, timeout time.Duration) (lifecycle.Record, error) {
+	v, err := h.hold(ctx, uuid)
+	if err != nil {
+		return lifecycle.Record{}, err
+	}
+	defer v.unlock()
+	rec := v.record()
+	if _, changed, err := rec.Apply(lifecycle.Stop, time.Now(), ""); err != nil || !changed {
+		return rec, err
+	}
+	if !force {
+		if err := h.idle(ctx, v); err != nil {
+			return rec, err
+		}
+	}
+	at := h.stamp(ctx)
+	if err := h.audit(ctx, by, "vcm.stop", uuid, at, map[string]string{"force": fmt.Sprint(force)}); err != nil {
+		return rec, err
+	}
+	rec, err = h.apply(ctx, v, lifecycle.Stop, "")
+	if err != nil {
+		h.auditOutcome(by, "vcm.stop", uuid, at, err)
+		return rec, err
+	}
+	// From here on the VCM is being stopped, whoever still waits for it.
+	ctx = context.WithoutCancel(ctx)
+	if err := h.end(ctx, v, force, timeout); err != nil {
+		h.auditOutcome(by, "vcm.stop", uuid, at, err)
+		kept, _ := h.apply(ctx, v, lifecycle.Kept, "")
+		return kept, err
+	}
+	if rec.State == lifecycle.Stopped { // it had failed: there was no process
+		return rec, nil
+	}
+	h.report(ctx, v, launch.Report{Event: lifecycle.Ended})
+	return v.record(), nil
+}
+
+// idle refuses while the tenant's service is operational.
+func (h *Host) idle(ctx context.Context, v *vcm) error {
+	p, ok := v.process()
+	if !ok {
+		return nil
+	}
+	m, err := p.Mode(ctx)
+	if err != nil || !m.Operational {
+		return nil // one that does not answer may be stopped
+	}
+	return errkind.Errorf(errkind.Mode,
+		"the token service of VCM %s is operational; ask the tenant to put it into maintenance mode, or use --force if you have authority to", v.uuid)
+}
+
+// end stops v's process and lets go of its sockets. v is held.
+func (h *Host) end(ctx context.Context, v *vcm, force bool, drain time.Duration) error {
+	v.mu.Lock()
+	s := v.super
+	v.mu.Unlock()
+	if s != nil {
+		// Leave time to answer the caller within his patience.
+		drain = max(time.Second, min(drain-2*time.Second, 10*time.Second))
+		if err := s.Stop(ctx, vcmcontrol.Stop{Force: force, Drain: drain.Milliseconds()}); err != nil {
+			return err
+		}
+	}
+	v.mu.Lock()
+	v.super, v.share, v.lastErr = nil, nil, ""
+	v.mu.Unlock()
+	v.closeSockets()
+	return nil
+}
+
+func (v *vcm) process() (*launch.Process, bool) {
+	v.mu.Lock()
+	s := v.super
+	v.mu.Unlock()
+	if s == nil {
+		return nil, false
+	}
+	return s.Process()
+}
+
+// followUnit renews the VCMs whose device channel ended because the unit was
+// away. Each drains, ends and opens its partition anew on a fresh channel; its
+// listeners stay bound, so clients wait instead of being refused.
+func (h *Host) followUnit(epoch int) {
+	for {
+		now, err := h.cfg.Unit.Wait(h.run, epoch)
+		if err != nil {
+			return
+		}
+		epoch = now
+		for _, v := range h.all() {
+			v.mu.Lock()
+			s, stale := v.super, v.epoch != 0 && v.epoch < epoch
+			v.mu.Unlock()
+			if s == nil || !stale {
+				continue
+			}
+			if err := s.Restart(h.run, h.cfg.Policy.Drain); err != nil {
+				h.cfg.Log.Warn("VCM not restarted after the unit came back", "uuid", v.uuid, "err", err)
+			}
+		}
+	}
+}
