@@ -89,7 +89,11 @@ func (d derivation) meterTables(c *cli.Context) (*meter.Tables, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Invalid, "read STA tables: %w", err)
 	}
-	return meter.ParseTables(p)
+	tables, err := meter.ParseTables(p)
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Invalid, "--sta-tables: %w", err)
+	}
+	return tables, nil
 }
 
 // decoderKey derives the meter's key from the vending key in file.

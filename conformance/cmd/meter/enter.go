@@ -68,15 +68,15 @@ func split(words []string) ([]string, error) {
 		if strings.Trim(w, "0123456789") != "" {
 			return nil, console.Usagef("%q is no part of a token; options come before tokens", w)
 		}
+		if n := part.Len() + len(w); n > 20 && (part.Len() > 0 || n%20 != 0) {
+			return nil, console.Usagef("%d digits where a token has 20", n)
+		}
 		part.WriteString(w)
-		for part.Len() == 20 || part.Len() > 20 && part.Len()%20 == 0 {
+		for part.Len() >= 20 {
 			all := part.String()
 			tokens = append(tokens, all[:20])
 			part.Reset()
 			part.WriteString(all[20:])
-		}
-		if part.Len() > 20 {
-			return nil, console.Usagef("%d digits where a token has 20", part.Len())
 		}
 	}
 	switch {

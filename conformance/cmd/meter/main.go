@@ -17,8 +17,9 @@ func main() { console.Main(App) }
 // App is the command line of meter.
 func App(env *console.Env) *cli.App {
 	return &cli.App{
-		Name:  "meter",
-		Usage: "a virtual STS payment meter",
+		Name:   "meter",
+		Usage:  "a virtual STS payment meter",
+		Action: console.Group,
 		Commands: []*cli.Command{
 			initCommand(env),
 			enterCommand(env),

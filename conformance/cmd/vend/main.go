@@ -17,8 +17,9 @@ func main() { console.Main(App) }
 // App is the command line of vend.
 func App(env *console.Env) *cli.App {
 	return &cli.App{
-		Name:  "vend",
-		Usage: "a vending client for PrismToken",
+		Name:   "vend",
+		Usage:  "a vending client for PrismToken",
+		Action: console.Group,
 		Commands: []*cli.Command{
 			pingCommand(env),
 			creditCommand(env),
