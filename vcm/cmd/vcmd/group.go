@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -41,6 +42,9 @@ func (g *group) serve(name string, fn func(ctx context.Context) error) {
 				g.log.Warn("service ended with an error", "service", name, "err", err)
 			}
 			return
+		}
+		if err == nil {
+			err = errors.New("its listener was closed")
 		}
 		select {
 		case g.failed <- errkind.Errorf(errkind.Internal, "service %s ended by itself: %w", name, err):

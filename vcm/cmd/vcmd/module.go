@@ -45,14 +45,14 @@ type module struct {
 
 // assemble enters the sandbox, opens the partition and builds everything on it,
 // from the inside out. When it returns, every listener is being served.
-func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, log *slog.Logger) (m *module, err error) {
+func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, log *slog.Logger) (_ *module, err error) {
 	tuneMemory(start.MemoryLimit)
 	dir := os.NewFile(vcmcontrol.DataDirFD, "data")
 	report, err := door.Enter(sandbox.Config{DataDir: dir, Listeners: descriptors(start.Listeners), Isolation: start.Isolation, DiskQuota: start.DiskQuota})
 	if err != nil {
 		return nil, err
 	}
-	m = &module{start: start, door: door}
+	m := &module{start: start, door: door}
 	if m.partition, err = openPartition(ctx, start, dir, log); err != nil {
 		return nil, err
 	}

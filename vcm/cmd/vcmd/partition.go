@@ -42,10 +42,10 @@ type partition struct {
 
 // openPartition takes the key from hsmd, opens the store with it and lets go of
 // it: what remains in memory are keys derived from it.
-func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, log *slog.Logger) (p *partition, err error) {
+func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, log *slog.Logger) (_ *partition, err error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	p = &partition{}
+	p := &partition{}
 	defer func() {
 		if err != nil {
 			p.close(log)
@@ -69,8 +69,10 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 	if err != nil {
 		return nil, err
 	}
-	p.log, err = p.openLog(ctx, key.Bytes())
-	return p, err
+	if p.log, err = p.openLog(ctx, key.Bytes()); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // openLog makes the log's key, which lives as long as the partition, and has

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/internal/api/gen/monitor"
+	"github.com/tesserae-hsm/tesserae/internal/api/gen/sshadmin"
+	"github.com/tesserae-hsm/tesserae/internal/auditlog"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+)
+
+func TestLifeOfAVCM(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.launch()
+	ready := p.mustBeReady()
+	if len(ready.ModuleID) != 8 {
+		t.Errorf("ready: %+v", ready)
+	}
+
+	watcher := newKey(t)
+	if _, err := r.dial(vcmcontrol.ServiceMonitor, watcher); err == nil {
+		t.Error("monitor has no client key, and let one in")
+	}
+	admin := sshadmin.NewSshAdminClient(r.mustDial(vcmcontrol.ServiceSSHAdmin, r.admin).Thrift())
+	keys, err := admin.InstallKeys(t.Context(), []*sshadmin.ClientKey{{ServiceName: vcmcontrol.ServiceMonitor, ClientKey: keyLine(watcher.PublicKey())}})
+	if err != nil || len(keys) != 3 {
+		t.Fatalf("install: %d keys, %v", len(keys), err)
+	}
+	for _, k := range keys {
+		if k.Address != r.address(k.ServiceName) || !strings.HasPrefix(k.HostKey, "ssh-ed25519-cert-v01@openssh.com ") {
+			t.Errorf("service key %+v", k)
+		}
+	}
+
+	mon := monitor.NewMonitorClient(r.mustDial(vcmcontrol.ServiceMonitor, watcher).Thrift())
+	env, err := mon.EnvStats(t.Context())
+	if err != nil || env.MemUsed <= 0 || env.DiskUsed <= 0 || time.Since(time.Unix(env.SystemTime, 0)).Abs() > time.Minute {
+		t.Errorf("env stats %+v, %v", env, err)
+	}
+	r.checkLog(mon, "vcm.start", "ssh.key.install")
+
+	var stats vcmcontrol.Stats
+	if _, err := p.conn.Call(t.Context(), vcmcontrol.MethodStats, nil, &stats); err != nil || stats.Memory <= 0 || stats.DiskUsed <= 0 || stats.ReadOnly {
+		t.Errorf("stats %+v, %v", stats, err)
+	}
+	var mode vcmcontrol.Mode
+	if _, err := p.conn.Call(t.Context(), vcmcontrol.MethodMode, nil, &mode); err != nil || mode.Operational {
+		t.Errorf("mode %+v, %v: no key is loaded", mode, err)
+	}
+	before := r.serverCertificate()
+	p.stop(vcmcontrol.Stop{Drain: 2000})
+
+	p = r.launch()
+	if again := p.mustBeReady(); again.ModuleID != ready.ModuleID {
+		t.Errorf("module %s after a restart, %s before", again.ModuleID, ready.ModuleID)
+	}
+	r.mustDial(vcmcontrol.ServiceMonitor, watcher) // the installed key is still there
+	if after := r.serverCertificate(); !after.Equal(before) {
+		t.Error("the TLS certificate changed with a restart")
+	}
+	p.kill()
+
+	p = r.launch()
+	p.mustBeReady()
+	r.mustDial(vcmcontrol.ServiceMonitor, watcher)
+	p.stop(vcmcontrol.Stop{Drain: 2000})
+}
+
+// checkLog exports the log through the service and verifies it with nothing but
+// the unit's key.
+func (r *rig) checkLog(mon *monitor.MonitorClient, kinds ...string) {
+	t := r.t
+	t.Helper()
+	line, err := mon.LogKey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := r.unit.Identity(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	unitKey, _, _, _, err := ssh.ParseAuthorizedKey([]byte(id.UnitKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := auditlog.CertifiedKey(line, unitKey, hsmapi.Principal(testESN, testUUID, serviceAuditLog))
+	if err != nil {
+		t.Fatal(err)
+	}
+	export, err := mon.LogExport(t.Context(), 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := auditlog.Verify(export.Text, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, rec := range v.Records {
+		found[rec.Kind] = true
+	}
+	for _, kind := range kinds {
+		if !found[kind] {
+			t.Errorf("the log has no %s entry:\n%s", kind, export.Text)
+		}
+	}
+	if _, err := mon.LogExpire(t.Context(), export.LastSeq+1); !errkind.Is(err, errkind.Refused) {
+		t.Errorf("expire of what was not exported: %v", err)
+	}
+	n, err := mon.LogExpire(t.Context(), export.LastSeq)
+	if err != nil || n != int64(len(v.Records)) {
+		t.Errorf("expire removed %d of %d, %v", n, len(v.Records), err)
+	}
+	next, err := mon.LogExport(t.Context(), 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := auditlog.Verify(next.Text, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Follows(v); err != nil {
+		t.Error(err)
+	}
+}
+
+// serverCertificate is what the token service shows, checked for its address.
+func (r *rig) serverCertificate() *x509.Certificate {
+	t := r.t
+	t.Helper()
+	address := r.address(vcmcontrol.ServiceTokenAPI)
+	c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true}) // checked below
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	cert := c.ConnectionState().PeerCertificates[0]
+	if err := cert.VerifyHostname("127.0.0.1"); err != nil {
+		t.Error(err)
+	}
+	return cert
+}
+
+func TestAVCMEndsWithItsOrchestrator(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.launch()
+	p.mustBeReady()
+	_ = p.conn.Close()
+	if code := p.waitExit(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestARolledBackStoreDoesNotStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.launch().mustBeReadyAndStop()
+	old := r.copyData()
+	r.launch().mustBeReadyAndStop()
+	r.restoreData(old)
+	f := r.launch().mustFail()
+	if f.Kind != errkind.Integrity.String() || !f.Final || !strings.Contains(f.Reason, "rolled back") {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestAWrongPartitionDoesNotStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.start.UUID = "00000000-0000-4000-8000-000000000000"
+	if f := r.launch().mustFail(); f.Kind != errkind.Integrity.String() {
+		t.Errorf("%+v", f)
+	}
+}
