@@ -186,7 +186,7 @@ func (u *Unit) ready() error {
 
 func lockDir(dir string) (*os.File, error) {
 	if !exists(dir) {
-		return nil, errkind.Errorf(errkind.NotFound, "%s does not exist; make a unit with 'hsmd init --state %s'", dir, dir)
+		return nil, errkind.Errorf(errkind.NotFound, "no unit at %s; make one with 'hsmd init --state %s'", dir, dir)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -170,7 +170,7 @@ func firstModuleID(esn string) string {
 func readIdentity(dir string) (identity, error) {
 	p, err := atomicfile.Read(filepath.Join(dir, "identity.json"), maxState)
 	if errors.Is(err, os.ErrNotExist) {
-		return identity{}, errkind.Errorf(errkind.NotFound, "%s holds no unit; make one with 'hsmd init --state %s'", dir, dir)
+		return identity{}, errkind.Errorf(errkind.NotFound, "no unit in %s; make one with 'hsmd init --state %s'", dir, dir)
 	}
 	if err != nil {
 		return identity{}, fmt.Errorf("identity: %w", err)
