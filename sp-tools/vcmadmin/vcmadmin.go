@@ -1,0 +1,151 @@
+// Package vcmadmin is the service provider's tool for VCMs: one command a file.
+// It speaks to the orchestrator service of every enrolled unit.
+package vcmadmin
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/urfave/cli/v2"
+
+	"github.com/tesserae-hsm/tesserae/internal/api/gen/orchestrator"
+	"github.com/tesserae-hsm/tesserae/internal/armor"
+	"github.com/tesserae-hsm/tesserae/internal/console"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/unitfile"
+	"github.com/tesserae-hsm/tesserae/sp-tools/platform"
+	"github.com/tesserae-hsm/tesserae/tenant/access"
+	"github.com/tesserae-hsm/tesserae/tenant/enrol"
+)
+
+// App returns the tool.
+func App(env *console.Env) *cli.App {
+	t := tool{env}
+	return &cli.App{
+		Name: "vcmadmin", Usage: "manage the VCMs of your HSMs", Version: console.Version(),
+		Action: console.Group,
+		Commands: []*cli.Command{
+			t.create(), t.start(), t.stop(), t.list(), t.show(), t.remove(), t.stats(),
+			{Name: "properties", Usage: "manage the properties of VCMs", Subcommands: []*cli.Command{t.propertiesSet(), t.propertiesList()}},
+		},
+	}
+}
+
+type tool struct{ env *console.Env }
+
+// margin is how much longer the connection waits than the service was told to,
+// so that the service's own answer about a time-out arrives.
+const margin = 2 * time.Second
+
+func esnFlag(usage string) cli.Flag { return &cli.StringFlag{Name: "esn", Usage: usage} }
+
+func common(flags ...cli.Flag) []cli.Flag {
+	return append(flags, console.TimeoutFlag(), console.JSONFlag(), console.VerboseFlag())
+}
+
+// call is one command's business with the units.
+type call struct {
+	tool
+	c       *cli.Context
+	ctx     context.Context
+	home    *enrol.Home
+	timeout time.Duration
+}
+
+func (t tool) begin(c *cli.Context) (*call, error) {
+	timeout, err := console.Timeout(c)
+	if err != nil {
+		return nil, err
+	}
+	home, err := access.Home(t.env)
+	if err != nil {
+		return nil, err
+	}
+	return &call{tool: t, c: c, ctx: c.Context, home: home, timeout: timeout}, nil
+}
+
+func (k *call) seconds() int32 { return int32(k.timeout / time.Second) }
+
+// on does fn with the orchestrator of one unit, within the time-out.
+func (k *call) on(u unitfile.Unit, fn func(ctx context.Context, h *platform.Hosting) error) error {
+	ctx, cancel := context.WithTimeout(k.ctx, k.timeout+margin)
+	defer cancel()
+	k.env.Logger(k.c).Debug("connect", "esn", u.ESN, "service", platform.Orchestrator)
+	h, err := platform.Dial(ctx, k.home, u, k.timeout)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return fn(ctx, h)
+}
+
+// each does fn with every selected unit.
+func (k *call) each(fn func(ctx context.Context, h *platform.Hosting) error) error {
+	units, err := platform.Units(k.home, k.c.String("esn"))
+	if err != nil {
+		return err
+	}
+	for _, u := range units {
+		if err := k.on(u, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// owner does fn with the unit that has the VCM, and the VCM.
+func (k *call) owner(id string, fn func(ctx context.Context, h *platform.Hosting, v *orchestrator.Vcm) error) error {
+	id, err := parseUUID(id)
+	if err != nil {
+		return err
+	}
+	units, err := platform.Units(k.home, k.c.String("esn"))
+	if err != nil {
+		return err
+	}
+	for _, u := range units {
+		err := k.on(u, func(ctx context.Context, h *platform.Hosting) error {
+			v, err := h.Show(ctx, id)
+			if err != nil {
+				return err
+			}
+			return found{fn(ctx, h, v)}
+		})
+		if f, ok := err.(found); ok {
+			return f.err
+		}
+		if !errkind.Is(err, errkind.NotFound) || len(units) == 1 {
+			return err
+		}
+	}
+	return errkind.Errorf(errkind.NotFound, "no enrolled HSM has a VCM %s", id)
+}
+
+// found carries the result of the unit that has the VCM past the search.
+type found struct{ err error }
+
+func (f found) Error() string { return "found" }
+
+func parseUUID(text string) (string, error) {
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return "", console.Usagef("%q is no UUID", text)
+	}
+	return id.String(), nil
+}
+
+// failed puts what was attempted before an error.
+func failed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return errkind.Errorf(errkind.Of(err), "failed to %s: %w", what, err)
+}
+
+func (t tool) readRequest(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	return t.env.ReadFile(path, armor.MaxSize)
+}
