@@ -137,8 +137,8 @@ func (s *Service) staleResults(b *store.Bucket) (keys [][]byte, err error) {
 // ResetTIDs forgets the identifiers of every meter whose PAN matches a pattern
 // of digits, ? and *. Only a module in test mode does that.
 func (s *Service) ResetTIDs(ctx context.Context, pattern string) (drns []string, err error) {
-	if !s.testMode {
-		return nil, Faultf(Disabled, "the module is not in CTS test mode")
+	if err := s.CheckTestMode(); err != nil {
+		return nil, err
 	}
 	if len(pattern) < 1 || len(pattern) > 18 || !onlyPattern(pattern) {
 		return nil, outOfRange("panPattern", pattern, "1 to 18 digits, ? and *")
@@ -172,6 +172,14 @@ func (s *Service) ResetTIDs(ctx context.Context, pattern string) (drns []string,
 		return nil
 	})
 	return drns, err
+}
+
+// CheckTestMode refuses what only a module in CTS test mode does.
+func (s *Service) CheckTestMode() error {
+	if s.testMode {
+		return nil
+	}
+	return Faultf(Disabled, "the module is not in CTS test mode")
 }
 
 func onlyPattern(p string) bool {

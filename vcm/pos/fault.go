@@ -128,8 +128,8 @@ func outOfRange(name string, got any, expected string) *Fault {
 	return Faultf(ParamRange, name, got, expected)
 }
 
-// moduleFault turns the security module's refusal into a fault.
-func moduleFault(err error) error {
+// ModuleFault turns the security module's refusal into a fault.
+func ModuleFault(err error) error {
 	var e *tsm.Error
 	if !errors.As(err, &e) {
 		return err

@@ -76,8 +76,10 @@ func (s *Service) issue(ctx context.Context, class int, in Issue) ([]Token, erro
 	if r.kind, err = kindOf(class, in.Subclass); err != nil {
 		return nil, err
 	}
-	if class == classManagement && IsProprietary(in.Subclass) && !s.prefs.Bool(accounts.PrefAllowProprietary) {
-		return nil, Faultf(Disabled, "preference "+accounts.PrefAllowProprietary+" is 0")
+	if class == classManagement && IsProprietary(in.Subclass) {
+		if err := s.CheckProprietary(); err != nil {
+			return nil, err
+		}
 	}
 	if r.field, err = r.kind.encode(in.Amount); err != nil {
 		return nil, err
@@ -86,6 +88,14 @@ func (s *Service) issue(ctx context.Context, class int, in Issue) ([]Token, erro
 		return nil, err
 	}
 	return s.commit(ctx, in.Caller, in.MessageID, func(tx *store.Tx) ([]Token, error) { return s.vend(tx, &r) })
+}
+
+// CheckProprietary refuses the proprietary subclasses unless they are enabled.
+func (s *Service) CheckProprietary() error {
+	if s.prefs.Bool(accounts.PrefAllowProprietary) {
+		return nil
+	}
+	return Faultf(Disabled, "preference "+accounts.PrefAllowProprietary+" is 0")
 }
 
 func auditOf(c Caller, messageID string) tsm.Request {
@@ -114,7 +124,7 @@ func (s *Service) commit(ctx context.Context, c Caller, messageID string, make f
 func (s *Service) explain(ctx context.Context, err error) error {
 	var gone *missingKey
 	if !errors.As(err, &gone) {
-		return moduleFault(err)
+		return ModuleFault(err)
 	}
 	reason := "not in the security module"
 	if s.keys != nil {

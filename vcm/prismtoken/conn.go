@@ -1,0 +1,139 @@
+package prismtoken
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// conn is one client's connection.
+type conn struct {
+	server *Server
+	raw    net.Conn
+	tls    *tls.Conn
+	// idle is since when the client owes a message, in Unix nanoseconds; 0
+	// while a call is in progress.
+	idle atomic.Int64
+	// ending: no further message is read.
+	ending atomic.Bool
+}
+
+func newConn(s *Server, raw net.Conn) *conn {
+	c := &conn{server: s, raw: raw, tls: tls.Server(raw, s.tls)}
+	c.idle.Store(time.Now().UnixNano())
+	return c
+}
+
+// finish ends the connection as soon as it is idle.
+func (c *conn) finish() {
+	c.ending.Store(true)
+	if c.idle.Load() != 0 {
+		c.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+func (c *conn) serve(ctx, calls context.Context) {
+	defer c.raw.Close()
+	c.raw.SetDeadline(time.Now().Add(c.server.limits.Handshake))
+	if err := c.tls.HandshakeContext(ctx); err != nil {
+		c.server.log.Debug("TLS handshake failed", "client", c.raw.RemoteAddr(), "error", err)
+		return
+	}
+	calls = withAddress(calls, addressOf(c.raw))
+	for {
+		err := c.exchange(calls)
+		if err == nil && !c.ending.Load() {
+			continue
+		}
+		var refused *frameError
+		if errors.As(err, &refused) {
+			c.refuse(refused)
+		}
+		if err != nil && !c.ending.Load() && !errors.Is(err, io.EOF) {
+			c.server.log.Debug("connection ended", "client", c.raw.RemoteAddr(), "error", err)
+		}
+		c.raw.SetDeadline(time.Now().Add(time.Second)) // for the closing alert
+		c.tls.Close()
+		return
+	}
+}
+
+// exchange reads one message, answers it, and returns an error when the
+// connection is of no more use.
+func (c *conn) exchange(calls context.Context) error {
+	s := c.server
+	var header [frameHeader]byte
+	c.raw.SetReadDeadline(time.Now().Add(s.limits.Idle))
+	if c.ending.Load() { // asked after the deadline is set, see finish
+		return nil
+	}
+	n, err := c.tls.Read(header[:])
+	if err != nil {
+		return err
+	}
+	c.raw.SetReadDeadline(time.Now().Add(s.limits.Frame))
+	size, err := frameSize(c.tls, &header, n, s.limits.FrameSize)
+	if err != nil {
+		return err
+	}
+	if size > smallFrame {
+		leave, err := s.enterLarge(calls)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
+	x := s.codecs.Get().(*codec)
+	defer func() {
+		if x.keep() {
+			s.codecs.Put(x)
+		}
+	}()
+	if err := x.read(c.tls, size); err != nil {
+		return err
+	}
+	c.idle.Store(0)
+	defer func() { c.idle.Store(time.Now().UnixNano()) }()
+	s.requests.Add(1)
+	out := s.answer(calls, x)
+	c.raw.SetWriteDeadline(time.Now().Add(s.limits.Write))
+	_, err = c.tls.Write(out)
+	return err
+}
+
+// refuse tells the client why its frame cannot be read, before the connection
+// ends: where the next message would begin is not known.
+func (c *conn) refuse(e *frameError) {
+	x := newCodec(c.server.limits.FrameSize)
+	c.raw.SetWriteDeadline(time.Now().Add(c.server.limits.Write))
+	c.tls.Write(x.exception("", 0, protocolError, e.Error()))
+}
+
+// enterLarge waits for the allowance to read a large frame.
+func (s *Server) enterLarge(ctx context.Context) (leave func(), err error) {
+	timer := time.NewTimer(s.limits.Frame)
+	defer timer.Stop()
+	select {
+	case s.large <- struct{}{}:
+		return func() { <-s.large }, nil
+	case <-timer.C:
+		return nil, errors.New("too many large frames at a time")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// addressOf is the client's address without its port.
+func addressOf(c net.Conn) string {
+	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+	if err != nil {
+		return c.RemoteAddr().String()
+	}
+	return host
+}
+
+func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }
