@@ -32,9 +32,22 @@ struct Network {
   3: required string gateway
 }
 
+struct Clocks {
+  1: required i64 moduleTime,           # Unix seconds
+  2: required i64 hostTime              # Unix seconds
+}
+
 service Setup {
   Info info() throws (1: failure.Failure f),
   LicenceResult applyLicence(1: required binary licence) throws (1: failure.Failure f),
   void setNetwork(1: required Network network) throws (1: failure.Failure f),    # effective after reset
-  void reset() throws (1: failure.Failure f)
+  # Every VCM is stopped; those with autostart start again. Refused while a
+  # tenant's service is operational.
+  void reset() throws (1: failure.Failure f),
+  # With adjust the module's clock approaches the time and never jumps; without
+  # it jumps, which needs every VCM stopped.
+  Clocks setTime(1: required i64 unixSeconds, 2: required bool adjust) throws (1: failure.Failure f),
+  # Destroys every VCM, client key, licence and network setting; then resets.
+  # ESN, warrant, factory features and the audit log stay. Needs every VCM stopped.
+  void factoryState() throws (1: failure.Failure f)
 }

@@ -1282,6 +1282,172 @@ func (p *Network) String() string {
 	return fmt.Sprintf("Network(%+v)", *p)
 }
 
+// Attributes:
+//   - ModuleTime
+//   - HostTime
+type Clocks struct {
+	ModuleTime int64 `thrift:"moduleTime,1,required" db:"moduleTime" json:"moduleTime"`
+	HostTime   int64 `thrift:"hostTime,2,required" db:"hostTime" json:"hostTime"`
+}
+
+func NewClocks() *Clocks {
+	return &Clocks{}
+}
+
+func (p *Clocks) GetModuleTime() int64 {
+	return p.ModuleTime
+}
+
+func (p *Clocks) GetHostTime() int64 {
+	return p.HostTime
+}
+func (p *Clocks) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetModuleTime bool = false
+	var issetHostTime bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetModuleTime = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetHostTime = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetModuleTime {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ModuleTime is not set"))
+	}
+	if !issetHostTime {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field HostTime is not set"))
+	}
+	return nil
+}
+
+func (p *Clocks) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.ModuleTime = v
+	}
+	return nil
+}
+
+func (p *Clocks) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.HostTime = v
+	}
+	return nil
+}
+
+func (p *Clocks) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Clocks"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Clocks) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "moduleTime", thrift.I64, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:moduleTime: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.ModuleTime)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.moduleTime (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:moduleTime: ", p), err)
+	}
+	return err
+}
+
+func (p *Clocks) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "hostTime", thrift.I64, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:hostTime: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.HostTime)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.hostTime (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:hostTime: ", p), err)
+	}
+	return err
+}
+
+func (p *Clocks) Equals(other *Clocks) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.ModuleTime != other.ModuleTime {
+		return false
+	}
+	if p.HostTime != other.HostTime {
+		return false
+	}
+	return true
+}
+
+func (p *Clocks) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Clocks(%+v)", *p)
+}
+
 type Setup interface {
 	Info(ctx context.Context) (_r *Info, _err error)
 	// Parameters:
@@ -1291,6 +1457,11 @@ type Setup interface {
 	//  - Network
 	SetNetwork(ctx context.Context, network *Network) (_err error)
 	Reset(ctx context.Context) (_err error)
+	// Parameters:
+	//  - UnixSeconds
+	//  - Adjust
+	SetTime(ctx context.Context, unixSeconds int64, adjust bool) (_r *Clocks, _err error)
+	FactoryState(ctx context.Context) (_err error)
 }
 
 type SetupClient struct {
@@ -1408,6 +1579,48 @@ func (p *SetupClient) Reset(ctx context.Context) (_err error) {
 	return nil
 }
 
+// Parameters:
+//   - UnixSeconds
+//   - Adjust
+func (p *SetupClient) SetTime(ctx context.Context, unixSeconds int64, adjust bool) (_r *Clocks, _err error) {
+	var _args16 SetupSetTimeArgs
+	_args16.UnixSeconds = unixSeconds
+	_args16.Adjust = adjust
+	var _result18 SetupSetTimeResult
+	var _meta17 thrift.ResponseMeta
+	_meta17, _err = p.Client_().Call(ctx, "setTime", &_args16, &_result18)
+	p.SetLastResponseMeta_(_meta17)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result18.F != nil:
+		return _r, _result18.F
+	}
+
+	if _ret19 := _result18.GetSuccess(); _ret19 != nil {
+		return _ret19, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "setTime failed: unknown result")
+}
+
+func (p *SetupClient) FactoryState(ctx context.Context) (_err error) {
+	var _args20 SetupFactoryStateArgs
+	var _result22 SetupFactoryStateResult
+	var _meta21 thrift.ResponseMeta
+	_meta21, _err = p.Client_().Call(ctx, "factoryState", &_args20, &_result22)
+	p.SetLastResponseMeta_(_meta21)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result22.F != nil:
+		return _result22.F
+	}
+
+	return nil
+}
+
 type SetupProcessor struct {
 	processorMap map[string]thrift.TProcessorFunction
 	handler      Setup
@@ -1428,12 +1641,14 @@ func (p *SetupProcessor) ProcessorMap() map[string]thrift.TProcessorFunction {
 
 func NewSetupProcessor(handler Setup) *SetupProcessor {
 
-	self16 := &SetupProcessor{handler: handler, processorMap: make(map[string]thrift.TProcessorFunction)}
-	self16.processorMap["info"] = &setupProcessorInfo{handler: handler}
-	self16.processorMap["applyLicence"] = &setupProcessorApplyLicence{handler: handler}
-	self16.processorMap["setNetwork"] = &setupProcessorSetNetwork{handler: handler}
-	self16.processorMap["reset"] = &setupProcessorReset{handler: handler}
-	return self16
+	self23 := &SetupProcessor{handler: handler, processorMap: make(map[string]thrift.TProcessorFunction)}
+	self23.processorMap["info"] = &setupProcessorInfo{handler: handler}
+	self23.processorMap["applyLicence"] = &setupProcessorApplyLicence{handler: handler}
+	self23.processorMap["setNetwork"] = &setupProcessorSetNetwork{handler: handler}
+	self23.processorMap["reset"] = &setupProcessorReset{handler: handler}
+	self23.processorMap["setTime"] = &setupProcessorSetTime{handler: handler}
+	self23.processorMap["factoryState"] = &setupProcessorFactoryState{handler: handler}
+	return self23
 }
 
 func (p *SetupProcessor) Process(ctx context.Context, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
@@ -1446,12 +1661,12 @@ func (p *SetupProcessor) Process(ctx context.Context, iprot, oprot thrift.TProto
 	}
 	iprot.Skip(ctx, thrift.STRUCT)
 	iprot.ReadMessageEnd(ctx)
-	x17 := thrift.NewTApplicationException(thrift.UNKNOWN_METHOD, "Unknown function "+name)
+	x24 := thrift.NewTApplicationException(thrift.UNKNOWN_METHOD, "Unknown function "+name)
 	oprot.WriteMessageBegin(ctx, name, thrift.EXCEPTION, seqId)
-	x17.Write(ctx, oprot)
+	x24.Write(ctx, oprot)
 	oprot.WriteMessageEnd(ctx)
 	oprot.Flush(ctx)
-	return false, x17
+	return false, x24
 
 }
 
@@ -1460,7 +1675,7 @@ type setupProcessorInfo struct {
 }
 
 func (p *setupProcessorInfo) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err18 error
+	var _write_err25 error
 	args := SetupInfoArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -1510,21 +1725,21 @@ func (p *setupProcessorInfo) Process(ctx context.Context, seqId int32, iprot, op
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc19 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing info: "+err2.Error())
+			_exc26 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing info: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "info", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err18 = thrift.WrapTException(err2)
+				_write_err25 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc19.Write(ctx, oprot); _write_err18 == nil && err2 != nil {
-				_write_err18 = thrift.WrapTException(err2)
+			if err2 := _exc26.Write(ctx, oprot); _write_err25 == nil && err2 != nil {
+				_write_err25 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err18 == nil && err2 != nil {
-				_write_err18 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err25 == nil && err2 != nil {
+				_write_err25 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err18 == nil && err2 != nil {
-				_write_err18 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err25 == nil && err2 != nil {
+				_write_err25 = thrift.WrapTException(err2)
 			}
-			if _write_err18 != nil {
-				return false, thrift.WrapTException(_write_err18)
+			if _write_err25 != nil {
+				return false, thrift.WrapTException(_write_err25)
 			}
 			return true, err
 		}
@@ -1533,19 +1748,19 @@ func (p *setupProcessorInfo) Process(ctx context.Context, seqId int32, iprot, op
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "info", thrift.REPLY, seqId); err2 != nil {
-		_write_err18 = thrift.WrapTException(err2)
+		_write_err25 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err18 == nil && err2 != nil {
-		_write_err18 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err25 == nil && err2 != nil {
+		_write_err25 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err18 == nil && err2 != nil {
-		_write_err18 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err25 == nil && err2 != nil {
+		_write_err25 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err18 == nil && err2 != nil {
-		_write_err18 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err25 == nil && err2 != nil {
+		_write_err25 = thrift.WrapTException(err2)
 	}
-	if _write_err18 != nil {
-		return false, thrift.WrapTException(_write_err18)
+	if _write_err25 != nil {
+		return false, thrift.WrapTException(_write_err25)
 	}
 	return true, err
 }
@@ -1555,7 +1770,7 @@ type setupProcessorApplyLicence struct {
 }
 
 func (p *setupProcessorApplyLicence) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err20 error
+	var _write_err27 error
 	args := SetupApplyLicenceArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -1605,21 +1820,21 @@ func (p *setupProcessorApplyLicence) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc21 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing applyLicence: "+err2.Error())
+			_exc28 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing applyLicence: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "applyLicence", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err20 = thrift.WrapTException(err2)
+				_write_err27 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc21.Write(ctx, oprot); _write_err20 == nil && err2 != nil {
-				_write_err20 = thrift.WrapTException(err2)
+			if err2 := _exc28.Write(ctx, oprot); _write_err27 == nil && err2 != nil {
+				_write_err27 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err20 == nil && err2 != nil {
-				_write_err20 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err27 == nil && err2 != nil {
+				_write_err27 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err20 == nil && err2 != nil {
-				_write_err20 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err27 == nil && err2 != nil {
+				_write_err27 = thrift.WrapTException(err2)
 			}
-			if _write_err20 != nil {
-				return false, thrift.WrapTException(_write_err20)
+			if _write_err27 != nil {
+				return false, thrift.WrapTException(_write_err27)
 			}
 			return true, err
 		}
@@ -1628,19 +1843,19 @@ func (p *setupProcessorApplyLicence) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "applyLicence", thrift.REPLY, seqId); err2 != nil {
-		_write_err20 = thrift.WrapTException(err2)
+		_write_err27 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err20 == nil && err2 != nil {
-		_write_err20 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err27 == nil && err2 != nil {
+		_write_err27 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err20 == nil && err2 != nil {
-		_write_err20 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err27 == nil && err2 != nil {
+		_write_err27 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err20 == nil && err2 != nil {
-		_write_err20 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err27 == nil && err2 != nil {
+		_write_err27 = thrift.WrapTException(err2)
 	}
-	if _write_err20 != nil {
-		return false, thrift.WrapTException(_write_err20)
+	if _write_err27 != nil {
+		return false, thrift.WrapTException(_write_err27)
 	}
 	return true, err
 }
@@ -1650,7 +1865,7 @@ type setupProcessorSetNetwork struct {
 }
 
 func (p *setupProcessorSetNetwork) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err22 error
+	var _write_err29 error
 	args := SetupSetNetworkArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -1700,40 +1915,40 @@ func (p *setupProcessorSetNetwork) Process(ctx context.Context, seqId int32, ipr
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc23 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing setNetwork: "+err2.Error())
+			_exc30 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing setNetwork: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "setNetwork", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err22 = thrift.WrapTException(err2)
+				_write_err29 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc23.Write(ctx, oprot); _write_err22 == nil && err2 != nil {
-				_write_err22 = thrift.WrapTException(err2)
+			if err2 := _exc30.Write(ctx, oprot); _write_err29 == nil && err2 != nil {
+				_write_err29 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err22 == nil && err2 != nil {
-				_write_err22 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err29 == nil && err2 != nil {
+				_write_err29 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err22 == nil && err2 != nil {
-				_write_err22 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err29 == nil && err2 != nil {
+				_write_err29 = thrift.WrapTException(err2)
 			}
-			if _write_err22 != nil {
-				return false, thrift.WrapTException(_write_err22)
+			if _write_err29 != nil {
+				return false, thrift.WrapTException(_write_err29)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "setNetwork", thrift.REPLY, seqId); err2 != nil {
-		_write_err22 = thrift.WrapTException(err2)
+		_write_err29 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err22 == nil && err2 != nil {
-		_write_err22 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err29 == nil && err2 != nil {
+		_write_err29 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err22 == nil && err2 != nil {
-		_write_err22 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err29 == nil && err2 != nil {
+		_write_err29 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err22 == nil && err2 != nil {
-		_write_err22 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err29 == nil && err2 != nil {
+		_write_err29 = thrift.WrapTException(err2)
 	}
-	if _write_err22 != nil {
-		return false, thrift.WrapTException(_write_err22)
+	if _write_err29 != nil {
+		return false, thrift.WrapTException(_write_err29)
 	}
 	return true, err
 }
@@ -1743,7 +1958,7 @@ type setupProcessorReset struct {
 }
 
 func (p *setupProcessorReset) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err24 error
+	var _write_err31 error
 	args := SetupResetArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -1793,40 +2008,228 @@ func (p *setupProcessorReset) Process(ctx context.Context, seqId int32, iprot, o
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc25 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing reset: "+err2.Error())
+			_exc32 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing reset: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "reset", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err24 = thrift.WrapTException(err2)
+				_write_err31 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc25.Write(ctx, oprot); _write_err24 == nil && err2 != nil {
-				_write_err24 = thrift.WrapTException(err2)
+			if err2 := _exc32.Write(ctx, oprot); _write_err31 == nil && err2 != nil {
+				_write_err31 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err24 == nil && err2 != nil {
-				_write_err24 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err31 == nil && err2 != nil {
+				_write_err31 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err24 == nil && err2 != nil {
-				_write_err24 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err31 == nil && err2 != nil {
+				_write_err31 = thrift.WrapTException(err2)
 			}
-			if _write_err24 != nil {
-				return false, thrift.WrapTException(_write_err24)
+			if _write_err31 != nil {
+				return false, thrift.WrapTException(_write_err31)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "reset", thrift.REPLY, seqId); err2 != nil {
-		_write_err24 = thrift.WrapTException(err2)
+		_write_err31 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err24 == nil && err2 != nil {
-		_write_err24 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err31 == nil && err2 != nil {
+		_write_err31 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err24 == nil && err2 != nil {
-		_write_err24 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err31 == nil && err2 != nil {
+		_write_err31 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err24 == nil && err2 != nil {
-		_write_err24 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err31 == nil && err2 != nil {
+		_write_err31 = thrift.WrapTException(err2)
 	}
-	if _write_err24 != nil {
-		return false, thrift.WrapTException(_write_err24)
+	if _write_err31 != nil {
+		return false, thrift.WrapTException(_write_err31)
+	}
+	return true, err
+}
+
+type setupProcessorSetTime struct {
+	handler Setup
+}
+
+func (p *setupProcessorSetTime) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err33 error
+	args := SetupSetTimeArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "setTime", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := SetupSetTimeResult{}
+	if retval, err2 := p.handler.SetTime(ctx, args.UnixSeconds, args.Adjust); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc34 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing setTime: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "setTime", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err33 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc34.Write(ctx, oprot); _write_err33 == nil && err2 != nil {
+				_write_err33 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err33 == nil && err2 != nil {
+				_write_err33 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err33 == nil && err2 != nil {
+				_write_err33 = thrift.WrapTException(err2)
+			}
+			if _write_err33 != nil {
+				return false, thrift.WrapTException(_write_err33)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "setTime", thrift.REPLY, seqId); err2 != nil {
+		_write_err33 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err33 == nil && err2 != nil {
+		_write_err33 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err33 == nil && err2 != nil {
+		_write_err33 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err33 == nil && err2 != nil {
+		_write_err33 = thrift.WrapTException(err2)
+	}
+	if _write_err33 != nil {
+		return false, thrift.WrapTException(_write_err33)
+	}
+	return true, err
+}
+
+type setupProcessorFactoryState struct {
+	handler Setup
+}
+
+func (p *setupProcessorFactoryState) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err35 error
+	args := SetupFactoryStateArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "factoryState", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := SetupFactoryStateResult{}
+	if err2 := p.handler.FactoryState(ctx); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc36 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing factoryState: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "factoryState", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err35 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc36.Write(ctx, oprot); _write_err35 == nil && err2 != nil {
+				_write_err35 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err35 == nil && err2 != nil {
+				_write_err35 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err35 == nil && err2 != nil {
+				_write_err35 = thrift.WrapTException(err2)
+			}
+			if _write_err35 != nil {
+				return false, thrift.WrapTException(_write_err35)
+			}
+			return true, err
+		}
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "factoryState", thrift.REPLY, seqId); err2 != nil {
+		_write_err35 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err35 == nil && err2 != nil {
+		_write_err35 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err35 == nil && err2 != nil {
+		_write_err35 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err35 == nil && err2 != nil {
+		_write_err35 = thrift.WrapTException(err2)
+	}
+	if _write_err35 != nil {
+		return false, thrift.WrapTException(_write_err35)
 	}
 	return true, err
 }
@@ -2697,4 +3100,479 @@ func (p *SetupResetResult) String() string {
 		return "<nil>"
 	}
 	return fmt.Sprintf("SetupResetResult(%+v)", *p)
+}
+
+// Attributes:
+//   - UnixSeconds
+//   - Adjust
+type SetupSetTimeArgs struct {
+	UnixSeconds int64 `thrift:"unixSeconds,1,required" db:"unixSeconds" json:"unixSeconds"`
+	Adjust      bool  `thrift:"adjust,2,required" db:"adjust" json:"adjust"`
+}
+
+func NewSetupSetTimeArgs() *SetupSetTimeArgs {
+	return &SetupSetTimeArgs{}
+}
+
+func (p *SetupSetTimeArgs) GetUnixSeconds() int64 {
+	return p.UnixSeconds
+}
+
+func (p *SetupSetTimeArgs) GetAdjust() bool {
+	return p.Adjust
+}
+func (p *SetupSetTimeArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetUnixSeconds bool = false
+	var issetAdjust bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetUnixSeconds = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetAdjust = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetUnixSeconds {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field UnixSeconds is not set"))
+	}
+	if !issetAdjust {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Adjust is not set"))
+	}
+	return nil
+}
+
+func (p *SetupSetTimeArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.UnixSeconds = v
+	}
+	return nil
+}
+
+func (p *SetupSetTimeArgs) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Adjust = v
+	}
+	return nil
+}
+
+func (p *SetupSetTimeArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "setTime_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *SetupSetTimeArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "unixSeconds", thrift.I64, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:unixSeconds: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.UnixSeconds)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.unixSeconds (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:unixSeconds: ", p), err)
+	}
+	return err
+}
+
+func (p *SetupSetTimeArgs) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "adjust", thrift.BOOL, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:adjust: ", p), err)
+	}
+	if err := oprot.WriteBool(ctx, bool(p.Adjust)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.adjust (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:adjust: ", p), err)
+	}
+	return err
+}
+
+func (p *SetupSetTimeArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("SetupSetTimeArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type SetupSetTimeResult struct {
+	Success *Clocks          `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewSetupSetTimeResult() *SetupSetTimeResult {
+	return &SetupSetTimeResult{}
+}
+
+var SetupSetTimeResult_Success_DEFAULT *Clocks
+
+func (p *SetupSetTimeResult) GetSuccess() *Clocks {
+	if !p.IsSetSuccess() {
+		return SetupSetTimeResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var SetupSetTimeResult_F_DEFAULT *failure.Failure
+
+func (p *SetupSetTimeResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return SetupSetTimeResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *SetupSetTimeResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *SetupSetTimeResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *SetupSetTimeResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *SetupSetTimeResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Clocks{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *SetupSetTimeResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *SetupSetTimeResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "setTime_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *SetupSetTimeResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *SetupSetTimeResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *SetupSetTimeResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("SetupSetTimeResult(%+v)", *p)
+}
+
+type SetupFactoryStateArgs struct {
+}
+
+func NewSetupFactoryStateArgs() *SetupFactoryStateArgs {
+	return &SetupFactoryStateArgs{}
+}
+
+func (p *SetupFactoryStateArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+			return err
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *SetupFactoryStateArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "factoryState_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *SetupFactoryStateArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("SetupFactoryStateArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - F
+type SetupFactoryStateResult struct {
+	F *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewSetupFactoryStateResult() *SetupFactoryStateResult {
+	return &SetupFactoryStateResult{}
+}
+
+var SetupFactoryStateResult_F_DEFAULT *failure.Failure
+
+func (p *SetupFactoryStateResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return SetupFactoryStateResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *SetupFactoryStateResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *SetupFactoryStateResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *SetupFactoryStateResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *SetupFactoryStateResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "factoryState_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *SetupFactoryStateResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *SetupFactoryStateResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("SetupFactoryStateResult(%+v)", *p)
 }
