@@ -4,7 +4,9 @@ package scripttest
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -44,4 +46,13 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if code != want {
 		ts.Fatalf("%s exited with %d, want %d", args[1], code, want)
 	}
+}
+
+// Copy puts a file of the repository into a script's folder.
+func Copy(env *testscript.Env, name, from string) error {
+	p, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(env.WorkDir, name), p, 0o600)
 }
