@@ -326,6 +326,9 @@ func (c *Conn) write(m message, files []*os.File) error {
 	}
 	_, _, err = c.uc.WriteMsgUnix(p, oob, nil)
 	runtime.KeepAlive(files) // their numbers are in oob
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = c.uc.Close() // or everybody who waits for writeMu would wait as long again
+	}
 	return err
 }
 

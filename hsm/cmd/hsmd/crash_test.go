@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -79,7 +78,7 @@ func (w *witness) oneLife(t *testing.T, dir string, life time.Duration) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var load sync.WaitGroup
 	for range 3 {
-		load.Go(func() { w.createAndDestroy(ctx, client) })
+		load.Go(func() { w.createAndDestroy(ctx, t, client) })
 	}
 	load.Go(func() { w.raise(ctx, t, client) })
 	time.Sleep(life)
@@ -174,7 +173,7 @@ func open(ctx context.Context, c *hsmapi.Client, id string) (*hsmapi.Channel, hs
 	return nil, hsmapi.Opened{}, "", err
 }
 
-func (w *witness) createAndDestroy(ctx context.Context, c *hsmapi.Client) {
+func (w *witness) createAndDestroy(ctx context.Context, t *testing.T, c *hsmapi.Client) {
 	for i := 0; ctx.Err() == nil; i++ {
 		id := uuid.NewString()
 		p, err := c.Create(ctx, hsmapi.CreatePartition{UUID: id})
@@ -183,7 +182,7 @@ func (w *witness) createAndDestroy(ctx context.Context, c *hsmapi.Client) {
 		}
 		w.mu.Lock()
 		if other, ok := w.modules[p.ModuleID]; ok {
-			panic(fmt.Sprintf("module id %s given to %s and %s", p.ModuleID, other, id))
+			t.Errorf("module id %s given to %s and %s", p.ModuleID, other, id)
 		}
 		w.modules[p.ModuleID] = id
 		w.alive[id] = p

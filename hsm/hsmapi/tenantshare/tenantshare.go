@@ -135,12 +135,12 @@ func wrapInfo(uuid string) []byte { return []byte("tesserae-partition-key/1 " + 
 
 func publicKey(text string) (hpke.PublicKey, error) {
 	raw, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil {
-		return nil, errkind.Errorf(errkind.Invalid, "X25519 key %q: not base64", text)
+	if err != nil || base64.StdEncoding.EncodeToString(raw) != text {
+		return nil, errkind.Errorf(errkind.Invalid, "X25519 key %.60q: not base64 in its one form", text)
 	}
 	pk, err := ecdh.X25519().NewPublicKey(raw)
 	if err != nil {
-		return nil, errkind.Errorf(errkind.Invalid, "X25519 key %q: %w", text, err)
+		return nil, errkind.Errorf(errkind.Invalid, "X25519 key %.60q: %w", text, err)
 	}
 	return hpke.NewDHKEMPublicKey(pk)
 }
