@@ -1,0 +1,77 @@
+package rig
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Maker makes the maker's keys and a unit with its warrant.
+func (r *Rig) Maker(ctx context.Context) error {
+	if _, err := r.Run(ctx, Maker, "vendor", "root", "--dir", r.Path("maker", "keys")); err != nil {
+		return err
+	}
+	if _, err := r.Run(ctx, Maker, "hsmd", "init", "--state", r.Path("unit")); err != nil {
+		return err
+	}
+	if _, err := r.Run(ctx, Maker, "vendor", "warrant", "--dir", r.Path("maker", "keys"),
+		"--request", r.Path("unit", "identity-request"), "--out", r.Mail("unit.warrant")); err != nil {
+		return err
+	}
+	_, err := r.Run(ctx, Maker, "hsmd", "warrant", "--state", r.Path("unit"), "--maker-root", r.MakerRoot(), r.Mail("unit.warrant"))
+	return err
+}
+
+// MakerRoot is the maker's public root key, which everybody pins.
+func (r *Rig) MakerRoot() string { return r.Path("maker", "keys", "maker-root.pub") }
+
+// Mail is a file that one role sends to another.
+func (r *Rig) Mail(name string) string {
+	_ = os.MkdirAll(r.Path("mail"), 0o700)
+	return r.Path("mail", name)
+}
+
+// Unit starts the module and the orchestrator on a network of their own.
+func (r *Rig) Unit(ctx context.Context, orchestratorFlags ...string) (hsmd, orchestratord *Daemon, err error) {
+	socket := r.Path("hsmd.sock")
+	hsmd, err = r.Start(Provider, "hsmd", "run", "--state", r.Path("unit"), "--socket", socket)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := r.Await(ctx, "hsmd's socket", exists(socket)); err != nil {
+		return nil, nil, err
+	}
+	args := append([]string{"run", "--state", r.Path("platform"), "--hsm-socket", socket,
+		"--vcmd", filepath.Join(r.bin, "vcmd"), "--network", r.Network()}, orchestratorFlags...)
+	orchestratord, err = r.Start(Provider, "orchestratord", args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return hsmd, orchestratord, r.Await(ctx, "the platform's services", exists(r.UnitFile()))
+}
+
+// UnitFile is what the host sees of the unit before it is enrolled.
+func (r *Rig) UnitFile() string { return r.Path("platform", "unit.json") }
+
+// Network is a loopback subnet drawn at random, so that rigs do not meet; if
+// two do, the orchestrator skips addresses in use.
+func (r *Rig) Network() string {
+	var b [2]byte
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("127.%d.%d.0/24", 64+b[0]%62, b[1])
+}
+
+// EnrolProvider gives the provider's tools their keys.
+func (r *Rig) EnrolProvider(ctx context.Context) error {
+	_, err := r.Run(ctx, Provider, "hsmadmin", "enroll", "--unit", r.UnitFile(), "--maker-root", r.MakerRoot())
+	return err
+}
+
+func exists(path string) func() bool {
+	return func() bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}
+}
