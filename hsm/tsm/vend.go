@@ -119,7 +119,7 @@ func (m *Module) Management(tx Tx, in ManagementInput) (Issued, error) {
 	}
 	apdu, err := sts.Management{SubClass: sts.SubClass(in.SubClass), RND: rnd, TID: sts.TID(in.TID), Value: in.Value}.APDU()
 	if err != nil {
-		return Issued{}, err
+		return Issued{}, refuse(CodeKeyParam, "value %04X of management subclass %d: %s", in.Value, in.SubClass, err)
 	}
 	out, err := v.seal(k, apdu)
 	if err != nil {
