@@ -15,7 +15,7 @@ import (
 // with a DKGA02 key.
 const (
 	ea11Meter = "01234567897"
-	ea07Meter = "07000000012"
+	ea07Meter = "07000000013"
 )
 
 // play goes through the whole job.
