@@ -155,11 +155,7 @@ func EncodeCurrency(c Currency) (Amount20, error) {
 	if c.negative {
 		// m is at most 16383 or lies in the gap before the next range, where
 		// the magnitude rounds down to the last value of this one
-		m = min(m, 16383)
-		if m == 0 && e == 0 {
-			return 0, nil
-		}
-		return Amount20(1<<19 | uint32(e)<<14 | uint32(m)), nil
+		return Amount20(1<<19 | uint32(e)<<14 | uint32(min(m, 16383))), nil
 	}
 	if rest {
 		m++

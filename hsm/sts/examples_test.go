@@ -28,6 +28,9 @@ func isKind(t *testing.T, err, kind error) {
 	if !errors.As(err, &detail) || detail.Field == "" || detail.Detail == "" {
 		t.Fatalf("error %v names no field", err)
 	}
+	if text := err.Error(); !strings.HasPrefix(text, kind.Error()+": ") || !strings.Contains(text, detail.Detail) {
+		t.Fatalf("error text %q", text)
+	}
 }
 
 var variants = []sts.Variant{sts.ConstantTime, sts.TableDriven}
