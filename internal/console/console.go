@@ -82,6 +82,7 @@ func usageError(c *cli.Context, err error, _ bool) error {
 func refuseUnknown(path string, cmds []*cli.Command) {
 	for _, c := range cmds {
 		c.OnUsageError = usageError
+		checkRequired(c)
 		if len(c.Subcommands) == 0 {
 			continue
 		}
@@ -89,6 +90,38 @@ func refuseUnknown(path string, cmds []*cli.Command) {
 		if c.Action == nil {
 			c.Action = Group
 		}
+	}
+}
+
+// checkRequired makes a missing option a usage error in one line, where the
+// library would print the whole help first.
+func checkRequired(c *cli.Command) {
+	var names []string
+	for _, f := range c.Flags {
+		switch f := f.(type) {
+		case *cli.StringFlag:
+			if f.Required {
+				f.Required = false
+				names = append(names, f.Name)
+			}
+		case *cli.Int64Flag:
+			if f.Required {
+				f.Required = false
+				names = append(names, f.Name)
+			}
+		}
+	}
+	action := c.Action
+	if len(names) == 0 || action == nil {
+		return
+	}
+	c.Action = func(c *cli.Context) error {
+		for _, name := range names {
+			if !c.IsSet(name) {
+				return Usagef("%s needs --%s; see '%s --help'", c.Command.HelpName, name, c.Command.HelpName)
+			}
+		}
+		return action(c)
 	}
 }
 

@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/tesserae-hsm/tesserae/internal/api/gen/monitor"
+	"github.com/tesserae-hsm/tesserae/internal/console"
+)
+
+func (t tool) logsGetKey() *cli.Command {
+	return &cli.Command{
+		Name: "getkey", Usage: "retrieve the key that verifies the log of a VCM",
+		Flags: online(
+			uuidFlag("UUID of the VCM; may be left out if only one is enrolled"),
+			&cli.StringFlag{Name: "out", Usage: "write the key to this file"},
+			console.ForceFlag(),
+		),
+		Action: func(c *cli.Context) error {
+			if _, err := console.NArgs(c); err != nil {
+				return err
+			}
+			k, err := t.begin(c)
+			if err != nil {
+				return err
+			}
+			f, err := k.home.VCM(c.String("uuid"))
+			if err != nil {
+				return err
+			}
+			var line string
+			err = k.onMonitor(f, func(ctx context.Context, m *monitor.MonitorClient) (err error) {
+				if line, err = m.LogKey(ctx); err != nil {
+					return err
+				}
+				_, err = logKey(f, line)
+				return err
+			})
+			if err != nil {
+				return failed("get the log key", err)
+			}
+			if path := c.String("out"); path != "" {
+				if err := t.env.WriteFile(path, []byte(line+"\n"), 0o644, c.Bool("force")); err != nil {
+					return err
+				}
+			}
+			return t.env.Print(c, map[string]string{"uuid": f.UUID, "key": line}, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, line)
+				return err
+			})
+		},
+	}
+}
