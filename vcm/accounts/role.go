@@ -72,11 +72,17 @@ func roleTable() []roleInfo {
 	}
 }
 
-// Roles lists every role with what it is for.
-func Roles() map[Role]string {
-	out := make(map[Role]string)
+// RoleInfo says what a role is for.
+type RoleInfo struct {
+	Name  Role
+	About string
+}
+
+// Roles lists every role.
+func Roles() []RoleInfo {
+	var out []RoleInfo
 	for _, r := range roleTable() {
-		out[r.role] = r.about
+		out = append(out, RoleInfo{r.role, r.about})
 	}
 	return out
 }
@@ -116,14 +122,13 @@ func permissions(roles []Role) Permission {
 
 // checkRoles returns the roles sorted, without repetition.
 func checkRoles(roles []Role) ([]Role, error) {
-	known := Roles()
+	var names []string
+	for _, k := range roleTable() {
+		names = append(names, k.role)
+	}
 	out := make([]Role, 0, len(roles))
 	for _, r := range roles {
-		if _, ok := known[r]; !ok {
-			names := make([]string, 0, len(known))
-			for _, k := range roleTable() {
-				names = append(names, k.role)
-			}
+		if !slices.Contains(names, r) {
 			return nil, errkind.Errorf(errkind.Invalid, "unknown role %q: use one of %s", r, strings.Join(names, ", "))
 		}
 		out = append(out, r)

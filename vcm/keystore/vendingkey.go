@@ -161,3 +161,17 @@ func (k *Keystore) Missing(tx *store.Tx, sgc, krn int) (reason string, err error
 	}
 	return "not in the key store", nil
 }
+
+// Granted returns the limits that the KMC gave a loaded key, from its file.
+func (k *Keystore) Granted(tx *store.Tx, a tsm.Attributes) (units, currency uint32, known bool, err error) {
+	files, err := findInFiles(tx, a.SGC, a.KRN)
+	if err != nil {
+		return 0, 0, false, err
+	}
+	for _, f := range files {
+		if f.kmc == a.KMC && f.attr.BDT == a.BDT {
+			return f.attr.ULM, f.attr.CLM, true, nil
+		}
+	}
+	return 0, 0, false, nil
+}

@@ -74,11 +74,100 @@ struct TokenEndpoint {
   4: required i64 notAfter
 }
 
+struct Role {
+  1: required string name,
+  2: required string description
+}
+
+struct Amendment {
+  1: required i32 toSgc,
+  2: required i16 toKrn,
+  3: required i16 toTi
+}
+
+struct Meter {
+  1: required string drn,               # 11 or 13 digits, or an 18-digit PAN
+  2: required i16 ea,                   # 7 or 11
+  3: required i16 tct,
+  4: required i32 sgc,
+  5: required i16 krn,
+  6: required i16 ti,
+  7: required i16 ken,
+  8: optional string doe = "0000",      # YYMM
+  9: optional bool allowKrnUpdate = true,
+  10: optional bool allowKenUpdate = true,
+  11: optional bool allow3Kct = false,
+  12: optional Amendment newConfig
+}
+
+struct TokenRequest {
+  1: required string messageId,         # IDENT; tokenFetch finds the result by it
+  2: required Meter meter,
+  3: required i16 subclass,
+  4: required double amount,            # as transferAmount of the TokenApi
+  5: optional i64 tokenTime = 0,
+  6: optional i64 flags = 0
+}
+
+struct Advice {
+  1: required i32 toSgc,
+  2: required i16 toKrn,
+  3: required i16 toTi,
+  4: required i16 toKen,
+  5: required string idRecord,
+  6: required string record2,
+  7: required bool rollover,
+  8: required string toVkKcv
+}
+
+struct Token {
+  1: required string drn,
+  2: required string pan,
+  3: required i16 ea,
+  4: required i16 tct,
+  5: required i32 sgc,
+  6: required i16 krn,
+  7: required i16 ti,
+  8: required i16 tokenClass,
+  9: required i16 subclass,
+  10: required i32 tid,
+  11: required double amount,
+  12: required bool isReservedTid,
+  13: optional Advice newConfig,
+  14: required string description,
+  15: required string stsUnitName,
+  16: required string scaledAmount,
+  17: required string scaledUnitName,
+  18: required string tokenDec,
+  19: required string tokenHex,
+  20: required string idSm,
+  21: required string vkKcv
+}
+
+struct MeterTest {
+  1: required string drn,
+  2: required string pan,
+  3: required i16 subclass,
+  4: required i64 control,
+  5: required i16 mfrcode,
+  6: required string description,
+  7: required string tokenDec,
+  8: required string tokenHex
+}
+
+struct Verification {
+  1: required string result,            # EVerify.Ok and so on
+  2: required string text,
+  3: optional Token token,
+  4: optional MeterTest meterTest
+}
+
 service PrismAdmin {
   Status status() throws (1: failure.Failure f),
 
   list<User> userList() throws (1: failure.Failure f),
   User userShow(1: required string username) throws (1: failure.Failure f),
+  # Without a password the user cannot sign in yet; accountExpires 0 is the preferred lifetime of accounts.
   User userCreate(1: required string username, 2: required list<string> roles, 3: required string password,
       4: required i64 accountExpires) throws (1: failure.Failure f),
   User userChange(1: required string username, 2: required UserChange change) throws (1: failure.Failure f),
@@ -107,5 +196,20 @@ service PrismAdmin {
   Status smStatus() throws (1: failure.Failure f),
   string licenseLoad(1: required string text) throws (1: failure.Failure f),
 
-  TokenEndpoint tokenEndpoint() throws (1: failure.Failure f)
+  TokenEndpoint tokenEndpoint() throws (1: failure.Failure f),
+  TokenEndpoint tlsGenerate() throws (1: failure.Failure f),                      # a new self-signed certificate
+  TokenEndpoint tlsImport(1: required string chainPem, 2: required string keyPem) throws (1: failure.Failure f),
+
+  list<Role> roleList() throws (1: failure.Failure f),
+
+  # Tokens, issued by the holder of this service's key and not by a user; the
+  # last one of a list is the one that was asked for.
+  list<Token> tokenCredit(1: required TokenRequest request) throws (1: failure.Failure f),
+  list<Token> tokenManagement(1: required TokenRequest request) throws (1: failure.Failure f),
+  list<Token> tokenKeyChange(1: required string messageId, 2: required Meter meter, 3: required Amendment to)
+      throws (1: failure.Failure f),
+  MeterTest tokenMeterTest(1: required i16 subclass, 2: required i64 control, 3: required i16 mfrcode)
+      throws (1: failure.Failure f),
+  Verification tokenVerify(1: required Meter meter, 2: required string tokenDec) throws (1: failure.Failure f),
+  list<Token> tokenFetch(1: required string messageId) throws (1: failure.Failure f)
 }

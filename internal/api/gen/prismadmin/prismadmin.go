@@ -3008,6 +3008,3744 @@ func (p *TokenEndpoint) String() string {
 	return fmt.Sprintf("TokenEndpoint(%+v)", *p)
 }
 
+// Attributes:
+//   - Name
+//   - Description
+type Role struct {
+	Name        string `thrift:"name,1,required" db:"name" json:"name"`
+	Description string `thrift:"description,2,required" db:"description" json:"description"`
+}
+
+func NewRole() *Role {
+	return &Role{}
+}
+
+func (p *Role) GetName() string {
+	return p.Name
+}
+
+func (p *Role) GetDescription() string {
+	return p.Description
+}
+func (p *Role) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetName bool = false
+	var issetDescription bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetName = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetDescription = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetName {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Name is not set"))
+	}
+	if !issetDescription {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Description is not set"))
+	}
+	return nil
+}
+
+func (p *Role) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Name = v
+	}
+	return nil
+}
+
+func (p *Role) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Description = v
+	}
+	return nil
+}
+
+func (p *Role) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Role"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Role) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "name", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:name: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Name)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.name (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:name: ", p), err)
+	}
+	return err
+}
+
+func (p *Role) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "description", thrift.STRING, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:description: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Description)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.description (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:description: ", p), err)
+	}
+	return err
+}
+
+func (p *Role) Equals(other *Role) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.Name != other.Name {
+		return false
+	}
+	if p.Description != other.Description {
+		return false
+	}
+	return true
+}
+
+func (p *Role) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Role(%+v)", *p)
+}
+
+// Attributes:
+//   - ToSgc
+//   - ToKrn
+//   - ToTi
+type Amendment struct {
+	ToSgc int32 `thrift:"toSgc,1,required" db:"toSgc" json:"toSgc"`
+	ToKrn int16 `thrift:"toKrn,2,required" db:"toKrn" json:"toKrn"`
+	ToTi  int16 `thrift:"toTi,3,required" db:"toTi" json:"toTi"`
+}
+
+func NewAmendment() *Amendment {
+	return &Amendment{}
+}
+
+func (p *Amendment) GetToSgc() int32 {
+	return p.ToSgc
+}
+
+func (p *Amendment) GetToKrn() int16 {
+	return p.ToKrn
+}
+
+func (p *Amendment) GetToTi() int16 {
+	return p.ToTi
+}
+func (p *Amendment) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetToSgc bool = false
+	var issetToKrn bool = false
+	var issetToTi bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetToSgc = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetToKrn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetToTi = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetToSgc {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ToSgc is not set"))
+	}
+	if !issetToKrn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ToKrn is not set"))
+	}
+	if !issetToTi {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ToTi is not set"))
+	}
+	return nil
+}
+
+func (p *Amendment) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.ToSgc = v
+	}
+	return nil
+}
+
+func (p *Amendment) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.ToKrn = v
+	}
+	return nil
+}
+
+func (p *Amendment) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.ToTi = v
+	}
+	return nil
+}
+
+func (p *Amendment) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Amendment"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Amendment) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "toSgc", thrift.I32, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:toSgc: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.ToSgc)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.toSgc (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:toSgc: ", p), err)
+	}
+	return err
+}
+
+func (p *Amendment) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "toKrn", thrift.I16, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:toKrn: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.ToKrn)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.toKrn (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:toKrn: ", p), err)
+	}
+	return err
+}
+
+func (p *Amendment) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "toTi", thrift.I16, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:toTi: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.ToTi)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.toTi (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:toTi: ", p), err)
+	}
+	return err
+}
+
+func (p *Amendment) Equals(other *Amendment) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.ToSgc != other.ToSgc {
+		return false
+	}
+	if p.ToKrn != other.ToKrn {
+		return false
+	}
+	if p.ToTi != other.ToTi {
+		return false
+	}
+	return true
+}
+
+func (p *Amendment) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Amendment(%+v)", *p)
+}
+
+// Attributes:
+//   - Drn
+//   - Ea
+//   - Tct
+//   - Sgc
+//   - Krn
+//   - Ti
+//   - Ken
+//   - Doe
+//   - AllowKrnUpdate
+//   - AllowKenUpdate
+//   - Allow3Kct
+//   - NewConfig_
+type Meter struct {
+	Drn            string     `thrift:"drn,1,required" db:"drn" json:"drn"`
+	Ea             int16      `thrift:"ea,2,required" db:"ea" json:"ea"`
+	Tct            int16      `thrift:"tct,3,required" db:"tct" json:"tct"`
+	Sgc            int32      `thrift:"sgc,4,required" db:"sgc" json:"sgc"`
+	Krn            int16      `thrift:"krn,5,required" db:"krn" json:"krn"`
+	Ti             int16      `thrift:"ti,6,required" db:"ti" json:"ti"`
+	Ken            int16      `thrift:"ken,7,required" db:"ken" json:"ken"`
+	Doe            string     `thrift:"doe,8" db:"doe" json:"doe"`
+	AllowKrnUpdate bool       `thrift:"allowKrnUpdate,9" db:"allowKrnUpdate" json:"allowKrnUpdate"`
+	AllowKenUpdate bool       `thrift:"allowKenUpdate,10" db:"allowKenUpdate" json:"allowKenUpdate"`
+	Allow3Kct      bool       `thrift:"allow3Kct,11" db:"allow3Kct" json:"allow3Kct"`
+	NewConfig_     *Amendment `thrift:"newConfig,12" db:"newConfig" json:"newConfig,omitempty"`
+}
+
+func NewMeter() *Meter {
+	return &Meter{
+		Doe: "0000",
+
+		AllowKrnUpdate: true,
+
+		AllowKenUpdate: true,
+	}
+}
+
+func (p *Meter) GetDrn() string {
+	return p.Drn
+}
+
+func (p *Meter) GetEa() int16 {
+	return p.Ea
+}
+
+func (p *Meter) GetTct() int16 {
+	return p.Tct
+}
+
+func (p *Meter) GetSgc() int32 {
+	return p.Sgc
+}
+
+func (p *Meter) GetKrn() int16 {
+	return p.Krn
+}
+
+func (p *Meter) GetTi() int16 {
+	return p.Ti
+}
+
+func (p *Meter) GetKen() int16 {
+	return p.Ken
+}
+
+var Meter_Doe_DEFAULT string = "0000"
+
+func (p *Meter) GetDoe() string {
+	return p.Doe
+}
+
+var Meter_AllowKrnUpdate_DEFAULT bool = true
+
+func (p *Meter) GetAllowKrnUpdate() bool {
+	return p.AllowKrnUpdate
+}
+
+var Meter_AllowKenUpdate_DEFAULT bool = true
+
+func (p *Meter) GetAllowKenUpdate() bool {
+	return p.AllowKenUpdate
+}
+
+var Meter_Allow3Kct_DEFAULT bool = false
+
+func (p *Meter) GetAllow3Kct() bool {
+	return p.Allow3Kct
+}
+
+var Meter_NewConfig__DEFAULT *Amendment
+
+func (p *Meter) GetNewConfig_() *Amendment {
+	if !p.IsSetNewConfig_() {
+		return Meter_NewConfig__DEFAULT
+	}
+	return p.NewConfig_
+}
+func (p *Meter) IsSetDoe() bool {
+	return p.Doe != Meter_Doe_DEFAULT
+}
+
+func (p *Meter) IsSetAllowKrnUpdate() bool {
+	return p.AllowKrnUpdate != Meter_AllowKrnUpdate_DEFAULT
+}
+
+func (p *Meter) IsSetAllowKenUpdate() bool {
+	return p.AllowKenUpdate != Meter_AllowKenUpdate_DEFAULT
+}
+
+func (p *Meter) IsSetAllow3Kct() bool {
+	return p.Allow3Kct != Meter_Allow3Kct_DEFAULT
+}
+
+func (p *Meter) IsSetNewConfig_() bool {
+	return p.NewConfig_ != nil
+}
+
+func (p *Meter) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetDrn bool = false
+	var issetEa bool = false
+	var issetTct bool = false
+	var issetSgc bool = false
+	var issetKrn bool = false
+	var issetTi bool = false
+	var issetKen bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetDrn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetEa = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetTct = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 4:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField4(ctx, iprot); err != nil {
+					return err
+				}
+				issetSgc = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 5:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField5(ctx, iprot); err != nil {
+					return err
+				}
+				issetKrn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 6:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField6(ctx, iprot); err != nil {
+					return err
+				}
+				issetTi = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 7:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField7(ctx, iprot); err != nil {
+					return err
+				}
+				issetKen = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 8:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField8(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 9:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField9(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 10:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField10(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 11:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField11(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 12:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField12(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetDrn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Drn is not set"))
+	}
+	if !issetEa {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Ea is not set"))
+	}
+	if !issetTct {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Tct is not set"))
+	}
+	if !issetSgc {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Sgc is not set"))
+	}
+	if !issetKrn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Krn is not set"))
+	}
+	if !issetTi {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Ti is not set"))
+	}
+	if !issetKen {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Ken is not set"))
+	}
+	return nil
+}
+
+func (p *Meter) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Drn = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Ea = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.Tct = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField4(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 4: ", err)
+	} else {
+		p.Sgc = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField5(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 5: ", err)
+	} else {
+		p.Krn = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField6(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 6: ", err)
+	} else {
+		p.Ti = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField7(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 7: ", err)
+	} else {
+		p.Ken = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField8(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 8: ", err)
+	} else {
+		p.Doe = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField9(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 9: ", err)
+	} else {
+		p.AllowKrnUpdate = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField10(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 10: ", err)
+	} else {
+		p.AllowKenUpdate = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField11(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 11: ", err)
+	} else {
+		p.Allow3Kct = v
+	}
+	return nil
+}
+
+func (p *Meter) ReadField12(ctx context.Context, iprot thrift.TProtocol) error {
+	p.NewConfig_ = &Amendment{}
+	if err := p.NewConfig_.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.NewConfig_), err)
+	}
+	return nil
+}
+
+func (p *Meter) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Meter"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField4(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField5(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField6(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField7(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField8(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField9(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField10(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField11(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField12(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Meter) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "drn", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:drn: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Drn)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.drn (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:drn: ", p), err)
+	}
+	return err
+}
+
+func (p *Meter) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "ea", thrift.I16, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:ea: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Ea)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.ea (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:ea: ", p), err)
+	}
+	return err
+}
+
+func (p *Meter) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tct", thrift.I16, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:tct: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Tct)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tct (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:tct: ", p), err)
+	}
+	return err
+}
+
+func (p *Meter) writeField4(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "sgc", thrift.I32, 4); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 4:sgc: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.Sgc)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.sgc (4) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 4:sgc: ", p), err)
+	}
+	return err
+}
+
+func (p *Meter) writeField5(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "krn", thrift.I16, 5); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 5:krn: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Krn)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.krn (5) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 5:krn: ", p), err)
+	}
+	return err
+}
+
+func (p *Meter) writeField6(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "ti", thrift.I16, 6); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 6:ti: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Ti)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.ti (6) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 6:ti: ", p), err)
+	}
+	return err
+}
+
+func (p *Meter) writeField7(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "ken", thrift.I16, 7); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 7:ken: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Ken)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.ken (7) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 7:ken: ", p), err)
+	}
+	return err
+}
+
+func (p *Meter) writeField8(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetDoe() {
+		if err := oprot.WriteFieldBegin(ctx, "doe", thrift.STRING, 8); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 8:doe: ", p), err)
+		}
+		if err := oprot.WriteString(ctx, string(p.Doe)); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T.doe (8) field write error: ", p), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 8:doe: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *Meter) writeField9(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetAllowKrnUpdate() {
+		if err := oprot.WriteFieldBegin(ctx, "allowKrnUpdate", thrift.BOOL, 9); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 9:allowKrnUpdate: ", p), err)
+		}
+		if err := oprot.WriteBool(ctx, bool(p.AllowKrnUpdate)); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T.allowKrnUpdate (9) field write error: ", p), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 9:allowKrnUpdate: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *Meter) writeField10(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetAllowKenUpdate() {
+		if err := oprot.WriteFieldBegin(ctx, "allowKenUpdate", thrift.BOOL, 10); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 10:allowKenUpdate: ", p), err)
+		}
+		if err := oprot.WriteBool(ctx, bool(p.AllowKenUpdate)); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T.allowKenUpdate (10) field write error: ", p), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 10:allowKenUpdate: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *Meter) writeField11(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetAllow3Kct() {
+		if err := oprot.WriteFieldBegin(ctx, "allow3Kct", thrift.BOOL, 11); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 11:allow3Kct: ", p), err)
+		}
+		if err := oprot.WriteBool(ctx, bool(p.Allow3Kct)); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T.allow3Kct (11) field write error: ", p), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 11:allow3Kct: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *Meter) writeField12(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetNewConfig_() {
+		if err := oprot.WriteFieldBegin(ctx, "newConfig", thrift.STRUCT, 12); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 12:newConfig: ", p), err)
+		}
+		if err := p.NewConfig_.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.NewConfig_), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 12:newConfig: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *Meter) Equals(other *Meter) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.Drn != other.Drn {
+		return false
+	}
+	if p.Ea != other.Ea {
+		return false
+	}
+	if p.Tct != other.Tct {
+		return false
+	}
+	if p.Sgc != other.Sgc {
+		return false
+	}
+	if p.Krn != other.Krn {
+		return false
+	}
+	if p.Ti != other.Ti {
+		return false
+	}
+	if p.Ken != other.Ken {
+		return false
+	}
+	if p.Doe != other.Doe {
+		return false
+	}
+	if p.AllowKrnUpdate != other.AllowKrnUpdate {
+		return false
+	}
+	if p.AllowKenUpdate != other.AllowKenUpdate {
+		return false
+	}
+	if p.Allow3Kct != other.Allow3Kct {
+		return false
+	}
+	if !p.NewConfig_.Equals(other.NewConfig_) {
+		return false
+	}
+	return true
+}
+
+func (p *Meter) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Meter(%+v)", *p)
+}
+
+// Attributes:
+//   - MessageId
+//   - Meter
+//   - Subclass
+//   - Amount
+//   - TokenTime
+//   - Flags
+type TokenRequest struct {
+	MessageId string  `thrift:"messageId,1,required" db:"messageId" json:"messageId"`
+	Meter     *Meter  `thrift:"meter,2,required" db:"meter" json:"meter"`
+	Subclass  int16   `thrift:"subclass,3,required" db:"subclass" json:"subclass"`
+	Amount    float64 `thrift:"amount,4,required" db:"amount" json:"amount"`
+	TokenTime int64   `thrift:"tokenTime,5" db:"tokenTime" json:"tokenTime"`
+	Flags     int64   `thrift:"flags,6" db:"flags" json:"flags"`
+}
+
+func NewTokenRequest() *TokenRequest {
+	return &TokenRequest{}
+}
+
+func (p *TokenRequest) GetMessageId() string {
+	return p.MessageId
+}
+
+var TokenRequest_Meter_DEFAULT *Meter
+
+func (p *TokenRequest) GetMeter() *Meter {
+	if !p.IsSetMeter() {
+		return TokenRequest_Meter_DEFAULT
+	}
+	return p.Meter
+}
+
+func (p *TokenRequest) GetSubclass() int16 {
+	return p.Subclass
+}
+
+func (p *TokenRequest) GetAmount() float64 {
+	return p.Amount
+}
+
+var TokenRequest_TokenTime_DEFAULT int64 = 0
+
+func (p *TokenRequest) GetTokenTime() int64 {
+	return p.TokenTime
+}
+
+var TokenRequest_Flags_DEFAULT int64 = 0
+
+func (p *TokenRequest) GetFlags() int64 {
+	return p.Flags
+}
+func (p *TokenRequest) IsSetMeter() bool {
+	return p.Meter != nil
+}
+
+func (p *TokenRequest) IsSetTokenTime() bool {
+	return p.TokenTime != TokenRequest_TokenTime_DEFAULT
+}
+
+func (p *TokenRequest) IsSetFlags() bool {
+	return p.Flags != TokenRequest_Flags_DEFAULT
+}
+
+func (p *TokenRequest) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetMessageId bool = false
+	var issetMeter bool = false
+	var issetSubclass bool = false
+	var issetAmount bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetMessageId = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetMeter = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetSubclass = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 4:
+			if fieldTypeId == thrift.DOUBLE {
+				if err := p.ReadField4(ctx, iprot); err != nil {
+					return err
+				}
+				issetAmount = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 5:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField5(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 6:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField6(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetMessageId {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field MessageId is not set"))
+	}
+	if !issetMeter {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Meter is not set"))
+	}
+	if !issetSubclass {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Subclass is not set"))
+	}
+	if !issetAmount {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Amount is not set"))
+	}
+	return nil
+}
+
+func (p *TokenRequest) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.MessageId = v
+	}
+	return nil
+}
+
+func (p *TokenRequest) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Meter = &Meter{
+		Doe: "0000",
+
+		AllowKrnUpdate: true,
+
+		AllowKenUpdate: true,
+	}
+	if err := p.Meter.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Meter), err)
+	}
+	return nil
+}
+
+func (p *TokenRequest) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.Subclass = v
+	}
+	return nil
+}
+
+func (p *TokenRequest) ReadField4(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadDouble(ctx); err != nil {
+		return thrift.PrependError("error reading field 4: ", err)
+	} else {
+		p.Amount = v
+	}
+	return nil
+}
+
+func (p *TokenRequest) ReadField5(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 5: ", err)
+	} else {
+		p.TokenTime = v
+	}
+	return nil
+}
+
+func (p *TokenRequest) ReadField6(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 6: ", err)
+	} else {
+		p.Flags = v
+	}
+	return nil
+}
+
+func (p *TokenRequest) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "TokenRequest"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField4(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField5(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField6(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *TokenRequest) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "messageId", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:messageId: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.MessageId)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.messageId (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:messageId: ", p), err)
+	}
+	return err
+}
+
+func (p *TokenRequest) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "meter", thrift.STRUCT, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:meter: ", p), err)
+	}
+	if err := p.Meter.Write(ctx, oprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Meter), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:meter: ", p), err)
+	}
+	return err
+}
+
+func (p *TokenRequest) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "subclass", thrift.I16, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:subclass: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Subclass)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.subclass (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:subclass: ", p), err)
+	}
+	return err
+}
+
+func (p *TokenRequest) writeField4(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "amount", thrift.DOUBLE, 4); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 4:amount: ", p), err)
+	}
+	if err := oprot.WriteDouble(ctx, float64(p.Amount)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.amount (4) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 4:amount: ", p), err)
+	}
+	return err
+}
+
+func (p *TokenRequest) writeField5(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetTokenTime() {
+		if err := oprot.WriteFieldBegin(ctx, "tokenTime", thrift.I64, 5); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 5:tokenTime: ", p), err)
+		}
+		if err := oprot.WriteI64(ctx, int64(p.TokenTime)); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T.tokenTime (5) field write error: ", p), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 5:tokenTime: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *TokenRequest) writeField6(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetFlags() {
+		if err := oprot.WriteFieldBegin(ctx, "flags", thrift.I64, 6); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 6:flags: ", p), err)
+		}
+		if err := oprot.WriteI64(ctx, int64(p.Flags)); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T.flags (6) field write error: ", p), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 6:flags: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *TokenRequest) Equals(other *TokenRequest) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.MessageId != other.MessageId {
+		return false
+	}
+	if !p.Meter.Equals(other.Meter) {
+		return false
+	}
+	if p.Subclass != other.Subclass {
+		return false
+	}
+	if p.Amount != other.Amount {
+		return false
+	}
+	if p.TokenTime != other.TokenTime {
+		return false
+	}
+	if p.Flags != other.Flags {
+		return false
+	}
+	return true
+}
+
+func (p *TokenRequest) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("TokenRequest(%+v)", *p)
+}
+
+// Attributes:
+//   - ToSgc
+//   - ToKrn
+//   - ToTi
+//   - ToKen
+//   - IdRecord
+//   - Record2
+//   - Rollover
+//   - ToVkKcv
+type Advice struct {
+	ToSgc    int32  `thrift:"toSgc,1,required" db:"toSgc" json:"toSgc"`
+	ToKrn    int16  `thrift:"toKrn,2,required" db:"toKrn" json:"toKrn"`
+	ToTi     int16  `thrift:"toTi,3,required" db:"toTi" json:"toTi"`
+	ToKen    int16  `thrift:"toKen,4,required" db:"toKen" json:"toKen"`
+	IdRecord string `thrift:"idRecord,5,required" db:"idRecord" json:"idRecord"`
+	Record2  string `thrift:"record2,6,required" db:"record2" json:"record2"`
+	Rollover bool   `thrift:"rollover,7,required" db:"rollover" json:"rollover"`
+	ToVkKcv  string `thrift:"toVkKcv,8,required" db:"toVkKcv" json:"toVkKcv"`
+}
+
+func NewAdvice() *Advice {
+	return &Advice{}
+}
+
+func (p *Advice) GetToSgc() int32 {
+	return p.ToSgc
+}
+
+func (p *Advice) GetToKrn() int16 {
+	return p.ToKrn
+}
+
+func (p *Advice) GetToTi() int16 {
+	return p.ToTi
+}
+
+func (p *Advice) GetToKen() int16 {
+	return p.ToKen
+}
+
+func (p *Advice) GetIdRecord() string {
+	return p.IdRecord
+}
+
+func (p *Advice) GetRecord2() string {
+	return p.Record2
+}
+
+func (p *Advice) GetRollover() bool {
+	return p.Rollover
+}
+
+func (p *Advice) GetToVkKcv() string {
+	return p.ToVkKcv
+}
+func (p *Advice) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetToSgc bool = false
+	var issetToKrn bool = false
+	var issetToTi bool = false
+	var issetToKen bool = false
+	var issetIdRecord bool = false
+	var issetRecord2 bool = false
+	var issetRollover bool = false
+	var issetToVkKcv bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetToSgc = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetToKrn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetToTi = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 4:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField4(ctx, iprot); err != nil {
+					return err
+				}
+				issetToKen = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 5:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField5(ctx, iprot); err != nil {
+					return err
+				}
+				issetIdRecord = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 6:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField6(ctx, iprot); err != nil {
+					return err
+				}
+				issetRecord2 = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 7:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField7(ctx, iprot); err != nil {
+					return err
+				}
+				issetRollover = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 8:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField8(ctx, iprot); err != nil {
+					return err
+				}
+				issetToVkKcv = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetToSgc {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ToSgc is not set"))
+	}
+	if !issetToKrn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ToKrn is not set"))
+	}
+	if !issetToTi {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ToTi is not set"))
+	}
+	if !issetToKen {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ToKen is not set"))
+	}
+	if !issetIdRecord {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field IdRecord is not set"))
+	}
+	if !issetRecord2 {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Record2 is not set"))
+	}
+	if !issetRollover {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Rollover is not set"))
+	}
+	if !issetToVkKcv {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ToVkKcv is not set"))
+	}
+	return nil
+}
+
+func (p *Advice) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.ToSgc = v
+	}
+	return nil
+}
+
+func (p *Advice) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.ToKrn = v
+	}
+	return nil
+}
+
+func (p *Advice) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.ToTi = v
+	}
+	return nil
+}
+
+func (p *Advice) ReadField4(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 4: ", err)
+	} else {
+		p.ToKen = v
+	}
+	return nil
+}
+
+func (p *Advice) ReadField5(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 5: ", err)
+	} else {
+		p.IdRecord = v
+	}
+	return nil
+}
+
+func (p *Advice) ReadField6(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 6: ", err)
+	} else {
+		p.Record2 = v
+	}
+	return nil
+}
+
+func (p *Advice) ReadField7(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 7: ", err)
+	} else {
+		p.Rollover = v
+	}
+	return nil
+}
+
+func (p *Advice) ReadField8(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 8: ", err)
+	} else {
+		p.ToVkKcv = v
+	}
+	return nil
+}
+
+func (p *Advice) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Advice"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField4(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField5(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField6(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField7(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField8(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Advice) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "toSgc", thrift.I32, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:toSgc: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.ToSgc)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.toSgc (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:toSgc: ", p), err)
+	}
+	return err
+}
+
+func (p *Advice) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "toKrn", thrift.I16, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:toKrn: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.ToKrn)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.toKrn (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:toKrn: ", p), err)
+	}
+	return err
+}
+
+func (p *Advice) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "toTi", thrift.I16, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:toTi: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.ToTi)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.toTi (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:toTi: ", p), err)
+	}
+	return err
+}
+
+func (p *Advice) writeField4(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "toKen", thrift.I16, 4); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 4:toKen: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.ToKen)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.toKen (4) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 4:toKen: ", p), err)
+	}
+	return err
+}
+
+func (p *Advice) writeField5(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "idRecord", thrift.STRING, 5); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 5:idRecord: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.IdRecord)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.idRecord (5) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 5:idRecord: ", p), err)
+	}
+	return err
+}
+
+func (p *Advice) writeField6(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "record2", thrift.STRING, 6); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 6:record2: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Record2)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.record2 (6) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 6:record2: ", p), err)
+	}
+	return err
+}
+
+func (p *Advice) writeField7(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "rollover", thrift.BOOL, 7); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 7:rollover: ", p), err)
+	}
+	if err := oprot.WriteBool(ctx, bool(p.Rollover)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.rollover (7) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 7:rollover: ", p), err)
+	}
+	return err
+}
+
+func (p *Advice) writeField8(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "toVkKcv", thrift.STRING, 8); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 8:toVkKcv: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.ToVkKcv)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.toVkKcv (8) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 8:toVkKcv: ", p), err)
+	}
+	return err
+}
+
+func (p *Advice) Equals(other *Advice) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.ToSgc != other.ToSgc {
+		return false
+	}
+	if p.ToKrn != other.ToKrn {
+		return false
+	}
+	if p.ToTi != other.ToTi {
+		return false
+	}
+	if p.ToKen != other.ToKen {
+		return false
+	}
+	if p.IdRecord != other.IdRecord {
+		return false
+	}
+	if p.Record2 != other.Record2 {
+		return false
+	}
+	if p.Rollover != other.Rollover {
+		return false
+	}
+	if p.ToVkKcv != other.ToVkKcv {
+		return false
+	}
+	return true
+}
+
+func (p *Advice) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Advice(%+v)", *p)
+}
+
+// Attributes:
+//   - Drn
+//   - Pan
+//   - Ea
+//   - Tct
+//   - Sgc
+//   - Krn
+//   - Ti
+//   - TokenClass
+//   - Subclass
+//   - Tid
+//   - Amount
+//   - IsReservedTid
+//   - NewConfig_
+//   - Description
+//   - StsUnitName
+//   - ScaledAmount
+//   - ScaledUnitName
+//   - TokenDec
+//   - TokenHex
+//   - IdSm
+//   - VkKcv
+type Token struct {
+	Drn            string  `thrift:"drn,1,required" db:"drn" json:"drn"`
+	Pan            string  `thrift:"pan,2,required" db:"pan" json:"pan"`
+	Ea             int16   `thrift:"ea,3,required" db:"ea" json:"ea"`
+	Tct            int16   `thrift:"tct,4,required" db:"tct" json:"tct"`
+	Sgc            int32   `thrift:"sgc,5,required" db:"sgc" json:"sgc"`
+	Krn            int16   `thrift:"krn,6,required" db:"krn" json:"krn"`
+	Ti             int16   `thrift:"ti,7,required" db:"ti" json:"ti"`
+	TokenClass     int16   `thrift:"tokenClass,8,required" db:"tokenClass" json:"tokenClass"`
+	Subclass       int16   `thrift:"subclass,9,required" db:"subclass" json:"subclass"`
+	Tid            int32   `thrift:"tid,10,required" db:"tid" json:"tid"`
+	Amount         float64 `thrift:"amount,11,required" db:"amount" json:"amount"`
+	IsReservedTid  bool    `thrift:"isReservedTid,12,required" db:"isReservedTid" json:"isReservedTid"`
+	NewConfig_     *Advice `thrift:"newConfig,13" db:"newConfig" json:"newConfig,omitempty"`
+	Description    string  `thrift:"description,14,required" db:"description" json:"description"`
+	StsUnitName    string  `thrift:"stsUnitName,15,required" db:"stsUnitName" json:"stsUnitName"`
+	ScaledAmount   string  `thrift:"scaledAmount,16,required" db:"scaledAmount" json:"scaledAmount"`
+	ScaledUnitName string  `thrift:"scaledUnitName,17,required" db:"scaledUnitName" json:"scaledUnitName"`
+	TokenDec       string  `thrift:"tokenDec,18,required" db:"tokenDec" json:"tokenDec"`
+	TokenHex       string  `thrift:"tokenHex,19,required" db:"tokenHex" json:"tokenHex"`
+	IdSm           string  `thrift:"idSm,20,required" db:"idSm" json:"idSm"`
+	VkKcv          string  `thrift:"vkKcv,21,required" db:"vkKcv" json:"vkKcv"`
+}
+
+func NewToken() *Token {
+	return &Token{}
+}
+
+func (p *Token) GetDrn() string {
+	return p.Drn
+}
+
+func (p *Token) GetPan() string {
+	return p.Pan
+}
+
+func (p *Token) GetEa() int16 {
+	return p.Ea
+}
+
+func (p *Token) GetTct() int16 {
+	return p.Tct
+}
+
+func (p *Token) GetSgc() int32 {
+	return p.Sgc
+}
+
+func (p *Token) GetKrn() int16 {
+	return p.Krn
+}
+
+func (p *Token) GetTi() int16 {
+	return p.Ti
+}
+
+func (p *Token) GetTokenClass() int16 {
+	return p.TokenClass
+}
+
+func (p *Token) GetSubclass() int16 {
+	return p.Subclass
+}
+
+func (p *Token) GetTid() int32 {
+	return p.Tid
+}
+
+func (p *Token) GetAmount() float64 {
+	return p.Amount
+}
+
+func (p *Token) GetIsReservedTid() bool {
+	return p.IsReservedTid
+}
+
+var Token_NewConfig__DEFAULT *Advice
+
+func (p *Token) GetNewConfig_() *Advice {
+	if !p.IsSetNewConfig_() {
+		return Token_NewConfig__DEFAULT
+	}
+	return p.NewConfig_
+}
+
+func (p *Token) GetDescription() string {
+	return p.Description
+}
+
+func (p *Token) GetStsUnitName() string {
+	return p.StsUnitName
+}
+
+func (p *Token) GetScaledAmount() string {
+	return p.ScaledAmount
+}
+
+func (p *Token) GetScaledUnitName() string {
+	return p.ScaledUnitName
+}
+
+func (p *Token) GetTokenDec() string {
+	return p.TokenDec
+}
+
+func (p *Token) GetTokenHex() string {
+	return p.TokenHex
+}
+
+func (p *Token) GetIdSm() string {
+	return p.IdSm
+}
+
+func (p *Token) GetVkKcv() string {
+	return p.VkKcv
+}
+func (p *Token) IsSetNewConfig_() bool {
+	return p.NewConfig_ != nil
+}
+
+func (p *Token) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetDrn bool = false
+	var issetPan bool = false
+	var issetEa bool = false
+	var issetTct bool = false
+	var issetSgc bool = false
+	var issetKrn bool = false
+	var issetTi bool = false
+	var issetTokenClass bool = false
+	var issetSubclass bool = false
+	var issetTid bool = false
+	var issetAmount bool = false
+	var issetIsReservedTid bool = false
+	var issetDescription bool = false
+	var issetStsUnitName bool = false
+	var issetScaledAmount bool = false
+	var issetScaledUnitName bool = false
+	var issetTokenDec bool = false
+	var issetTokenHex bool = false
+	var issetIdSm bool = false
+	var issetVkKcv bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetDrn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetPan = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetEa = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 4:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField4(ctx, iprot); err != nil {
+					return err
+				}
+				issetTct = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 5:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField5(ctx, iprot); err != nil {
+					return err
+				}
+				issetSgc = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 6:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField6(ctx, iprot); err != nil {
+					return err
+				}
+				issetKrn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 7:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField7(ctx, iprot); err != nil {
+					return err
+				}
+				issetTi = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 8:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField8(ctx, iprot); err != nil {
+					return err
+				}
+				issetTokenClass = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 9:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField9(ctx, iprot); err != nil {
+					return err
+				}
+				issetSubclass = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 10:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField10(ctx, iprot); err != nil {
+					return err
+				}
+				issetTid = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 11:
+			if fieldTypeId == thrift.DOUBLE {
+				if err := p.ReadField11(ctx, iprot); err != nil {
+					return err
+				}
+				issetAmount = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 12:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField12(ctx, iprot); err != nil {
+					return err
+				}
+				issetIsReservedTid = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 13:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField13(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 14:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField14(ctx, iprot); err != nil {
+					return err
+				}
+				issetDescription = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 15:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField15(ctx, iprot); err != nil {
+					return err
+				}
+				issetStsUnitName = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 16:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField16(ctx, iprot); err != nil {
+					return err
+				}
+				issetScaledAmount = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 17:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField17(ctx, iprot); err != nil {
+					return err
+				}
+				issetScaledUnitName = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 18:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField18(ctx, iprot); err != nil {
+					return err
+				}
+				issetTokenDec = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 19:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField19(ctx, iprot); err != nil {
+					return err
+				}
+				issetTokenHex = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 20:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField20(ctx, iprot); err != nil {
+					return err
+				}
+				issetIdSm = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 21:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField21(ctx, iprot); err != nil {
+					return err
+				}
+				issetVkKcv = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetDrn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Drn is not set"))
+	}
+	if !issetPan {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Pan is not set"))
+	}
+	if !issetEa {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Ea is not set"))
+	}
+	if !issetTct {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Tct is not set"))
+	}
+	if !issetSgc {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Sgc is not set"))
+	}
+	if !issetKrn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Krn is not set"))
+	}
+	if !issetTi {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Ti is not set"))
+	}
+	if !issetTokenClass {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field TokenClass is not set"))
+	}
+	if !issetSubclass {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Subclass is not set"))
+	}
+	if !issetTid {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Tid is not set"))
+	}
+	if !issetAmount {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Amount is not set"))
+	}
+	if !issetIsReservedTid {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field IsReservedTid is not set"))
+	}
+	if !issetDescription {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Description is not set"))
+	}
+	if !issetStsUnitName {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field StsUnitName is not set"))
+	}
+	if !issetScaledAmount {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ScaledAmount is not set"))
+	}
+	if !issetScaledUnitName {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ScaledUnitName is not set"))
+	}
+	if !issetTokenDec {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field TokenDec is not set"))
+	}
+	if !issetTokenHex {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field TokenHex is not set"))
+	}
+	if !issetIdSm {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field IdSm is not set"))
+	}
+	if !issetVkKcv {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field VkKcv is not set"))
+	}
+	return nil
+}
+
+func (p *Token) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Drn = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Pan = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.Ea = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField4(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 4: ", err)
+	} else {
+		p.Tct = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField5(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 5: ", err)
+	} else {
+		p.Sgc = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField6(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 6: ", err)
+	} else {
+		p.Krn = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField7(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 7: ", err)
+	} else {
+		p.Ti = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField8(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 8: ", err)
+	} else {
+		p.TokenClass = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField9(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 9: ", err)
+	} else {
+		p.Subclass = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField10(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 10: ", err)
+	} else {
+		p.Tid = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField11(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadDouble(ctx); err != nil {
+		return thrift.PrependError("error reading field 11: ", err)
+	} else {
+		p.Amount = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField12(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 12: ", err)
+	} else {
+		p.IsReservedTid = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField13(ctx context.Context, iprot thrift.TProtocol) error {
+	p.NewConfig_ = &Advice{}
+	if err := p.NewConfig_.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.NewConfig_), err)
+	}
+	return nil
+}
+
+func (p *Token) ReadField14(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 14: ", err)
+	} else {
+		p.Description = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField15(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 15: ", err)
+	} else {
+		p.StsUnitName = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField16(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 16: ", err)
+	} else {
+		p.ScaledAmount = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField17(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 17: ", err)
+	} else {
+		p.ScaledUnitName = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField18(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 18: ", err)
+	} else {
+		p.TokenDec = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField19(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 19: ", err)
+	} else {
+		p.TokenHex = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField20(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 20: ", err)
+	} else {
+		p.IdSm = v
+	}
+	return nil
+}
+
+func (p *Token) ReadField21(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 21: ", err)
+	} else {
+		p.VkKcv = v
+	}
+	return nil
+}
+
+func (p *Token) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Token"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField4(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField5(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField6(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField7(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField8(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField9(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField10(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField11(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField12(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField13(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField14(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField15(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField16(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField17(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField18(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField19(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField20(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField21(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Token) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "drn", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:drn: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Drn)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.drn (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:drn: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "pan", thrift.STRING, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:pan: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Pan)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.pan (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:pan: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "ea", thrift.I16, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:ea: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Ea)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.ea (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:ea: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField4(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tct", thrift.I16, 4); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 4:tct: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Tct)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tct (4) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 4:tct: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField5(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "sgc", thrift.I32, 5); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 5:sgc: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.Sgc)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.sgc (5) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 5:sgc: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField6(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "krn", thrift.I16, 6); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 6:krn: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Krn)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.krn (6) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 6:krn: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField7(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "ti", thrift.I16, 7); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 7:ti: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Ti)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.ti (7) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 7:ti: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField8(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tokenClass", thrift.I16, 8); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 8:tokenClass: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.TokenClass)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tokenClass (8) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 8:tokenClass: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField9(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "subclass", thrift.I16, 9); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 9:subclass: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Subclass)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.subclass (9) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 9:subclass: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField10(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tid", thrift.I32, 10); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 10:tid: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.Tid)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tid (10) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 10:tid: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField11(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "amount", thrift.DOUBLE, 11); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 11:amount: ", p), err)
+	}
+	if err := oprot.WriteDouble(ctx, float64(p.Amount)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.amount (11) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 11:amount: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField12(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "isReservedTid", thrift.BOOL, 12); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 12:isReservedTid: ", p), err)
+	}
+	if err := oprot.WriteBool(ctx, bool(p.IsReservedTid)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.isReservedTid (12) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 12:isReservedTid: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField13(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetNewConfig_() {
+		if err := oprot.WriteFieldBegin(ctx, "newConfig", thrift.STRUCT, 13); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 13:newConfig: ", p), err)
+		}
+		if err := p.NewConfig_.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.NewConfig_), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 13:newConfig: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *Token) writeField14(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "description", thrift.STRING, 14); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 14:description: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Description)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.description (14) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 14:description: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField15(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "stsUnitName", thrift.STRING, 15); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 15:stsUnitName: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.StsUnitName)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.stsUnitName (15) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 15:stsUnitName: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField16(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "scaledAmount", thrift.STRING, 16); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 16:scaledAmount: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.ScaledAmount)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.scaledAmount (16) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 16:scaledAmount: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField17(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "scaledUnitName", thrift.STRING, 17); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 17:scaledUnitName: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.ScaledUnitName)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.scaledUnitName (17) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 17:scaledUnitName: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField18(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tokenDec", thrift.STRING, 18); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 18:tokenDec: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.TokenDec)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tokenDec (18) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 18:tokenDec: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField19(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tokenHex", thrift.STRING, 19); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 19:tokenHex: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.TokenHex)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tokenHex (19) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 19:tokenHex: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField20(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "idSm", thrift.STRING, 20); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 20:idSm: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.IdSm)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.idSm (20) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 20:idSm: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) writeField21(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "vkKcv", thrift.STRING, 21); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 21:vkKcv: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.VkKcv)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.vkKcv (21) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 21:vkKcv: ", p), err)
+	}
+	return err
+}
+
+func (p *Token) Equals(other *Token) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.Drn != other.Drn {
+		return false
+	}
+	if p.Pan != other.Pan {
+		return false
+	}
+	if p.Ea != other.Ea {
+		return false
+	}
+	if p.Tct != other.Tct {
+		return false
+	}
+	if p.Sgc != other.Sgc {
+		return false
+	}
+	if p.Krn != other.Krn {
+		return false
+	}
+	if p.Ti != other.Ti {
+		return false
+	}
+	if p.TokenClass != other.TokenClass {
+		return false
+	}
+	if p.Subclass != other.Subclass {
+		return false
+	}
+	if p.Tid != other.Tid {
+		return false
+	}
+	if p.Amount != other.Amount {
+		return false
+	}
+	if p.IsReservedTid != other.IsReservedTid {
+		return false
+	}
+	if !p.NewConfig_.Equals(other.NewConfig_) {
+		return false
+	}
+	if p.Description != other.Description {
+		return false
+	}
+	if p.StsUnitName != other.StsUnitName {
+		return false
+	}
+	if p.ScaledAmount != other.ScaledAmount {
+		return false
+	}
+	if p.ScaledUnitName != other.ScaledUnitName {
+		return false
+	}
+	if p.TokenDec != other.TokenDec {
+		return false
+	}
+	if p.TokenHex != other.TokenHex {
+		return false
+	}
+	if p.IdSm != other.IdSm {
+		return false
+	}
+	if p.VkKcv != other.VkKcv {
+		return false
+	}
+	return true
+}
+
+func (p *Token) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Token(%+v)", *p)
+}
+
+// Attributes:
+//   - Drn
+//   - Pan
+//   - Subclass
+//   - Control
+//   - Mfrcode
+//   - Description
+//   - TokenDec
+//   - TokenHex
+type MeterTest struct {
+	Drn         string `thrift:"drn,1,required" db:"drn" json:"drn"`
+	Pan         string `thrift:"pan,2,required" db:"pan" json:"pan"`
+	Subclass    int16  `thrift:"subclass,3,required" db:"subclass" json:"subclass"`
+	Control     int64  `thrift:"control,4,required" db:"control" json:"control"`
+	Mfrcode     int16  `thrift:"mfrcode,5,required" db:"mfrcode" json:"mfrcode"`
+	Description string `thrift:"description,6,required" db:"description" json:"description"`
+	TokenDec    string `thrift:"tokenDec,7,required" db:"tokenDec" json:"tokenDec"`
+	TokenHex    string `thrift:"tokenHex,8,required" db:"tokenHex" json:"tokenHex"`
+}
+
+func NewMeterTest() *MeterTest {
+	return &MeterTest{}
+}
+
+func (p *MeterTest) GetDrn() string {
+	return p.Drn
+}
+
+func (p *MeterTest) GetPan() string {
+	return p.Pan
+}
+
+func (p *MeterTest) GetSubclass() int16 {
+	return p.Subclass
+}
+
+func (p *MeterTest) GetControl() int64 {
+	return p.Control
+}
+
+func (p *MeterTest) GetMfrcode() int16 {
+	return p.Mfrcode
+}
+
+func (p *MeterTest) GetDescription() string {
+	return p.Description
+}
+
+func (p *MeterTest) GetTokenDec() string {
+	return p.TokenDec
+}
+
+func (p *MeterTest) GetTokenHex() string {
+	return p.TokenHex
+}
+func (p *MeterTest) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetDrn bool = false
+	var issetPan bool = false
+	var issetSubclass bool = false
+	var issetControl bool = false
+	var issetMfrcode bool = false
+	var issetDescription bool = false
+	var issetTokenDec bool = false
+	var issetTokenHex bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetDrn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetPan = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetSubclass = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 4:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField4(ctx, iprot); err != nil {
+					return err
+				}
+				issetControl = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 5:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField5(ctx, iprot); err != nil {
+					return err
+				}
+				issetMfrcode = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 6:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField6(ctx, iprot); err != nil {
+					return err
+				}
+				issetDescription = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 7:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField7(ctx, iprot); err != nil {
+					return err
+				}
+				issetTokenDec = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 8:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField8(ctx, iprot); err != nil {
+					return err
+				}
+				issetTokenHex = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetDrn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Drn is not set"))
+	}
+	if !issetPan {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Pan is not set"))
+	}
+	if !issetSubclass {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Subclass is not set"))
+	}
+	if !issetControl {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Control is not set"))
+	}
+	if !issetMfrcode {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Mfrcode is not set"))
+	}
+	if !issetDescription {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Description is not set"))
+	}
+	if !issetTokenDec {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field TokenDec is not set"))
+	}
+	if !issetTokenHex {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field TokenHex is not set"))
+	}
+	return nil
+}
+
+func (p *MeterTest) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Drn = v
+	}
+	return nil
+}
+
+func (p *MeterTest) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Pan = v
+	}
+	return nil
+}
+
+func (p *MeterTest) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.Subclass = v
+	}
+	return nil
+}
+
+func (p *MeterTest) ReadField4(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 4: ", err)
+	} else {
+		p.Control = v
+	}
+	return nil
+}
+
+func (p *MeterTest) ReadField5(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 5: ", err)
+	} else {
+		p.Mfrcode = v
+	}
+	return nil
+}
+
+func (p *MeterTest) ReadField6(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 6: ", err)
+	} else {
+		p.Description = v
+	}
+	return nil
+}
+
+func (p *MeterTest) ReadField7(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 7: ", err)
+	} else {
+		p.TokenDec = v
+	}
+	return nil
+}
+
+func (p *MeterTest) ReadField8(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 8: ", err)
+	} else {
+		p.TokenHex = v
+	}
+	return nil
+}
+
+func (p *MeterTest) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "MeterTest"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField4(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField5(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField6(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField7(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField8(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *MeterTest) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "drn", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:drn: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Drn)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.drn (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:drn: ", p), err)
+	}
+	return err
+}
+
+func (p *MeterTest) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "pan", thrift.STRING, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:pan: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Pan)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.pan (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:pan: ", p), err)
+	}
+	return err
+}
+
+func (p *MeterTest) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "subclass", thrift.I16, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:subclass: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Subclass)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.subclass (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:subclass: ", p), err)
+	}
+	return err
+}
+
+func (p *MeterTest) writeField4(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "control", thrift.I64, 4); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 4:control: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.Control)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.control (4) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 4:control: ", p), err)
+	}
+	return err
+}
+
+func (p *MeterTest) writeField5(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "mfrcode", thrift.I16, 5); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 5:mfrcode: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Mfrcode)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.mfrcode (5) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 5:mfrcode: ", p), err)
+	}
+	return err
+}
+
+func (p *MeterTest) writeField6(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "description", thrift.STRING, 6); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 6:description: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Description)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.description (6) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 6:description: ", p), err)
+	}
+	return err
+}
+
+func (p *MeterTest) writeField7(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tokenDec", thrift.STRING, 7); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 7:tokenDec: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.TokenDec)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tokenDec (7) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 7:tokenDec: ", p), err)
+	}
+	return err
+}
+
+func (p *MeterTest) writeField8(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tokenHex", thrift.STRING, 8); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 8:tokenHex: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.TokenHex)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tokenHex (8) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 8:tokenHex: ", p), err)
+	}
+	return err
+}
+
+func (p *MeterTest) Equals(other *MeterTest) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.Drn != other.Drn {
+		return false
+	}
+	if p.Pan != other.Pan {
+		return false
+	}
+	if p.Subclass != other.Subclass {
+		return false
+	}
+	if p.Control != other.Control {
+		return false
+	}
+	if p.Mfrcode != other.Mfrcode {
+		return false
+	}
+	if p.Description != other.Description {
+		return false
+	}
+	if p.TokenDec != other.TokenDec {
+		return false
+	}
+	if p.TokenHex != other.TokenHex {
+		return false
+	}
+	return true
+}
+
+func (p *MeterTest) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("MeterTest(%+v)", *p)
+}
+
+// Attributes:
+//   - Result_
+//   - Text
+//   - Token
+//   - MeterTest
+type Verification struct {
+	Result_   string     `thrift:"result,1,required" db:"result" json:"result"`
+	Text      string     `thrift:"text,2,required" db:"text" json:"text"`
+	Token     *Token     `thrift:"token,3" db:"token" json:"token,omitempty"`
+	MeterTest *MeterTest `thrift:"meterTest,4" db:"meterTest" json:"meterTest,omitempty"`
+}
+
+func NewVerification() *Verification {
+	return &Verification{}
+}
+
+func (p *Verification) GetResult_() string {
+	return p.Result_
+}
+
+func (p *Verification) GetText() string {
+	return p.Text
+}
+
+var Verification_Token_DEFAULT *Token
+
+func (p *Verification) GetToken() *Token {
+	if !p.IsSetToken() {
+		return Verification_Token_DEFAULT
+	}
+	return p.Token
+}
+
+var Verification_MeterTest_DEFAULT *MeterTest
+
+func (p *Verification) GetMeterTest() *MeterTest {
+	if !p.IsSetMeterTest() {
+		return Verification_MeterTest_DEFAULT
+	}
+	return p.MeterTest
+}
+func (p *Verification) IsSetToken() bool {
+	return p.Token != nil
+}
+
+func (p *Verification) IsSetMeterTest() bool {
+	return p.MeterTest != nil
+}
+
+func (p *Verification) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetResult_ bool = false
+	var issetText bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetResult_ = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetText = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 4:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField4(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetResult_ {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Result_ is not set"))
+	}
+	if !issetText {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Text is not set"))
+	}
+	return nil
+}
+
+func (p *Verification) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Result_ = v
+	}
+	return nil
+}
+
+func (p *Verification) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Text = v
+	}
+	return nil
+}
+
+func (p *Verification) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Token = &Token{}
+	if err := p.Token.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Token), err)
+	}
+	return nil
+}
+
+func (p *Verification) ReadField4(ctx context.Context, iprot thrift.TProtocol) error {
+	p.MeterTest = &MeterTest{}
+	if err := p.MeterTest.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.MeterTest), err)
+	}
+	return nil
+}
+
+func (p *Verification) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Verification"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField4(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Verification) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "result", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:result: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Result_)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.result (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:result: ", p), err)
+	}
+	return err
+}
+
+func (p *Verification) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "text", thrift.STRING, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:text: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Text)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.text (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:text: ", p), err)
+	}
+	return err
+}
+
+func (p *Verification) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetToken() {
+		if err := oprot.WriteFieldBegin(ctx, "token", thrift.STRUCT, 3); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:token: ", p), err)
+		}
+		if err := p.Token.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Token), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 3:token: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *Verification) writeField4(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetMeterTest() {
+		if err := oprot.WriteFieldBegin(ctx, "meterTest", thrift.STRUCT, 4); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 4:meterTest: ", p), err)
+		}
+		if err := p.MeterTest.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.MeterTest), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 4:meterTest: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *Verification) Equals(other *Verification) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.Result_ != other.Result_ {
+		return false
+	}
+	if p.Text != other.Text {
+		return false
+	}
+	if !p.Token.Equals(other.Token) {
+		return false
+	}
+	if !p.MeterTest.Equals(other.MeterTest) {
+		return false
+	}
+	return true
+}
+
+func (p *Verification) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Verification(%+v)", *p)
+}
+
 type PrismAdmin interface {
 	Status(ctx context.Context) (_r *Status, _err error)
 	UserList(ctx context.Context) (_r []*User, _err error)
@@ -3082,6 +6820,35 @@ type PrismAdmin interface {
 	//  - Text
 	LicenseLoad(ctx context.Context, text string) (_r string, _err error)
 	TokenEndpoint(ctx context.Context) (_r *TokenEndpoint, _err error)
+	TlsGenerate(ctx context.Context) (_r *TokenEndpoint, _err error)
+	// Parameters:
+	//  - ChainPem
+	//  - KeyPem
+	TlsImport(ctx context.Context, chainPem string, keyPem string) (_r *TokenEndpoint, _err error)
+	RoleList(ctx context.Context) (_r []*Role, _err error)
+	// Parameters:
+	//  - Request
+	TokenCredit(ctx context.Context, request *TokenRequest) (_r []*Token, _err error)
+	// Parameters:
+	//  - Request
+	TokenManagement(ctx context.Context, request *TokenRequest) (_r []*Token, _err error)
+	// Parameters:
+	//  - MessageId
+	//  - Meter
+	//  - To
+	TokenKeyChange(ctx context.Context, messageId string, meter *Meter, to *Amendment) (_r []*Token, _err error)
+	// Parameters:
+	//  - Subclass
+	//  - Control
+	//  - Mfrcode
+	TokenMeterTest(ctx context.Context, subclass int16, control int64, mfrcode int16) (_r *MeterTest, _err error)
+	// Parameters:
+	//  - Meter
+	//  - TokenDec
+	TokenVerify(ctx context.Context, meter *Meter, tokenDec string) (_r *Verification, _err error)
+	// Parameters:
+	//  - MessageId
+	TokenFetch(ctx context.Context, messageId string) (_r []*Token, _err error)
 }
 
 type PrismAdminClient struct {
@@ -3660,6 +7427,204 @@ func (p *PrismAdminClient) TokenEndpoint(ctx context.Context) (_r *TokenEndpoint
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenEndpoint failed: unknown result")
 }
 
+func (p *PrismAdminClient) TlsGenerate(ctx context.Context) (_r *TokenEndpoint, _err error) {
+	var _args100 PrismAdminTlsGenerateArgs
+	var _result102 PrismAdminTlsGenerateResult
+	var _meta101 thrift.ResponseMeta
+	_meta101, _err = p.Client_().Call(ctx, "tlsGenerate", &_args100, &_result102)
+	p.SetLastResponseMeta_(_meta101)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result102.F != nil:
+		return _r, _result102.F
+	}
+
+	if _ret103 := _result102.GetSuccess(); _ret103 != nil {
+		return _ret103, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsGenerate failed: unknown result")
+}
+
+// Parameters:
+//   - ChainPem
+//   - KeyPem
+func (p *PrismAdminClient) TlsImport(ctx context.Context, chainPem string, keyPem string) (_r *TokenEndpoint, _err error) {
+	var _args104 PrismAdminTlsImportArgs
+	_args104.ChainPem = chainPem
+	_args104.KeyPem = keyPem
+	var _result106 PrismAdminTlsImportResult
+	var _meta105 thrift.ResponseMeta
+	_meta105, _err = p.Client_().Call(ctx, "tlsImport", &_args104, &_result106)
+	p.SetLastResponseMeta_(_meta105)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result106.F != nil:
+		return _r, _result106.F
+	}
+
+	if _ret107 := _result106.GetSuccess(); _ret107 != nil {
+		return _ret107, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsImport failed: unknown result")
+}
+
+func (p *PrismAdminClient) RoleList(ctx context.Context) (_r []*Role, _err error) {
+	var _args108 PrismAdminRoleListArgs
+	var _result110 PrismAdminRoleListResult
+	var _meta109 thrift.ResponseMeta
+	_meta109, _err = p.Client_().Call(ctx, "roleList", &_args108, &_result110)
+	p.SetLastResponseMeta_(_meta109)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result110.F != nil:
+		return _r, _result110.F
+	}
+
+	return _result110.GetSuccess(), nil
+}
+
+// Parameters:
+//   - Request
+func (p *PrismAdminClient) TokenCredit(ctx context.Context, request *TokenRequest) (_r []*Token, _err error) {
+	var _args111 PrismAdminTokenCreditArgs
+	_args111.Request = request
+	var _result113 PrismAdminTokenCreditResult
+	var _meta112 thrift.ResponseMeta
+	_meta112, _err = p.Client_().Call(ctx, "tokenCredit", &_args111, &_result113)
+	p.SetLastResponseMeta_(_meta112)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result113.F != nil:
+		return _r, _result113.F
+	}
+
+	return _result113.GetSuccess(), nil
+}
+
+// Parameters:
+//   - Request
+func (p *PrismAdminClient) TokenManagement(ctx context.Context, request *TokenRequest) (_r []*Token, _err error) {
+	var _args114 PrismAdminTokenManagementArgs
+	_args114.Request = request
+	var _result116 PrismAdminTokenManagementResult
+	var _meta115 thrift.ResponseMeta
+	_meta115, _err = p.Client_().Call(ctx, "tokenManagement", &_args114, &_result116)
+	p.SetLastResponseMeta_(_meta115)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result116.F != nil:
+		return _r, _result116.F
+	}
+
+	return _result116.GetSuccess(), nil
+}
+
+// Parameters:
+//   - MessageId
+//   - Meter
+//   - To
+func (p *PrismAdminClient) TokenKeyChange(ctx context.Context, messageId string, meter *Meter, to *Amendment) (_r []*Token, _err error) {
+	var _args117 PrismAdminTokenKeyChangeArgs
+	_args117.MessageId = messageId
+	_args117.Meter = meter
+	_args117.To = to
+	var _result119 PrismAdminTokenKeyChangeResult
+	var _meta118 thrift.ResponseMeta
+	_meta118, _err = p.Client_().Call(ctx, "tokenKeyChange", &_args117, &_result119)
+	p.SetLastResponseMeta_(_meta118)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result119.F != nil:
+		return _r, _result119.F
+	}
+
+	return _result119.GetSuccess(), nil
+}
+
+// Parameters:
+//   - Subclass
+//   - Control
+//   - Mfrcode
+func (p *PrismAdminClient) TokenMeterTest(ctx context.Context, subclass int16, control int64, mfrcode int16) (_r *MeterTest, _err error) {
+	var _args120 PrismAdminTokenMeterTestArgs
+	_args120.Subclass = subclass
+	_args120.Control = control
+	_args120.Mfrcode = mfrcode
+	var _result122 PrismAdminTokenMeterTestResult
+	var _meta121 thrift.ResponseMeta
+	_meta121, _err = p.Client_().Call(ctx, "tokenMeterTest", &_args120, &_result122)
+	p.SetLastResponseMeta_(_meta121)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result122.F != nil:
+		return _r, _result122.F
+	}
+
+	if _ret123 := _result122.GetSuccess(); _ret123 != nil {
+		return _ret123, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenMeterTest failed: unknown result")
+}
+
+// Parameters:
+//   - Meter
+//   - TokenDec
+func (p *PrismAdminClient) TokenVerify(ctx context.Context, meter *Meter, tokenDec string) (_r *Verification, _err error) {
+	var _args124 PrismAdminTokenVerifyArgs
+	_args124.Meter = meter
+	_args124.TokenDec = tokenDec
+	var _result126 PrismAdminTokenVerifyResult
+	var _meta125 thrift.ResponseMeta
+	_meta125, _err = p.Client_().Call(ctx, "tokenVerify", &_args124, &_result126)
+	p.SetLastResponseMeta_(_meta125)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result126.F != nil:
+		return _r, _result126.F
+	}
+
+	if _ret127 := _result126.GetSuccess(); _ret127 != nil {
+		return _ret127, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenVerify failed: unknown result")
+}
+
+// Parameters:
+//   - MessageId
+func (p *PrismAdminClient) TokenFetch(ctx context.Context, messageId string) (_r []*Token, _err error) {
+	var _args128 PrismAdminTokenFetchArgs
+	_args128.MessageId = messageId
+	var _result130 PrismAdminTokenFetchResult
+	var _meta129 thrift.ResponseMeta
+	_meta129, _err = p.Client_().Call(ctx, "tokenFetch", &_args128, &_result130)
+	p.SetLastResponseMeta_(_meta129)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result130.F != nil:
+		return _r, _result130.F
+	}
+
+	return _result130.GetSuccess(), nil
+}
+
 type PrismAdminProcessor struct {
 	processorMap map[string]thrift.TProcessorFunction
 	handler      PrismAdmin
@@ -3680,33 +7645,42 @@ func (p *PrismAdminProcessor) ProcessorMap() map[string]thrift.TProcessorFunctio
 
 func NewPrismAdminProcessor(handler PrismAdmin) *PrismAdminProcessor {
 
-	self100 := &PrismAdminProcessor{handler: handler, processorMap: make(map[string]thrift.TProcessorFunction)}
-	self100.processorMap["status"] = &prismAdminProcessorStatus{handler: handler}
-	self100.processorMap["userList"] = &prismAdminProcessorUserList{handler: handler}
-	self100.processorMap["userShow"] = &prismAdminProcessorUserShow{handler: handler}
-	self100.processorMap["userCreate"] = &prismAdminProcessorUserCreate{handler: handler}
-	self100.processorMap["userChange"] = &prismAdminProcessorUserChange{handler: handler}
-	self100.processorMap["userSetPassword"] = &prismAdminProcessorUserSetPassword{handler: handler}
-	self100.processorMap["userDelete"] = &prismAdminProcessorUserDelete{handler: handler}
-	self100.processorMap["prefList"] = &prismAdminProcessorPrefList{handler: handler}
-	self100.processorMap["prefSet"] = &prismAdminProcessorPrefSet{handler: handler}
-	self100.processorMap["kmcUploadKey"] = &prismAdminProcessorKmcUploadKey{handler: handler}
-	self100.processorMap["kmcList"] = &prismAdminProcessorKmcList{handler: handler}
-	self100.processorMap["kmcGenerateRequest"] = &prismAdminProcessorKmcGenerateRequest{handler: handler}
-	self100.processorMap["kmcFetchRequest"] = &prismAdminProcessorKmcFetchRequest{handler: handler}
-	self100.processorMap["kmcUploadKlf"] = &prismAdminProcessorKmcUploadKlf{handler: handler}
-	self100.processorMap["kmcLoad"] = &prismAdminProcessorKmcLoad{handler: handler}
-	self100.processorMap["kmcEndSession"] = &prismAdminProcessorKmcEndSession{handler: handler}
-	self100.processorMap["kmcDeleteSlot"] = &prismAdminProcessorKmcDeleteSlot{handler: handler}
-	self100.processorMap["vkList"] = &prismAdminProcessorVkList{handler: handler}
-	self100.processorMap["vkShow"] = &prismAdminProcessorVkShow{handler: handler}
-	self100.processorMap["vkLoad"] = &prismAdminProcessorVkLoad{handler: handler}
-	self100.processorMap["vkDelete"] = &prismAdminProcessorVkDelete{handler: handler}
-	self100.processorMap["smPublicKey"] = &prismAdminProcessorSmPublicKey{handler: handler}
-	self100.processorMap["smStatus"] = &prismAdminProcessorSmStatus{handler: handler}
-	self100.processorMap["licenseLoad"] = &prismAdminProcessorLicenseLoad{handler: handler}
-	self100.processorMap["tokenEndpoint"] = &prismAdminProcessorTokenEndpoint{handler: handler}
-	return self100
+	self131 := &PrismAdminProcessor{handler: handler, processorMap: make(map[string]thrift.TProcessorFunction)}
+	self131.processorMap["status"] = &prismAdminProcessorStatus{handler: handler}
+	self131.processorMap["userList"] = &prismAdminProcessorUserList{handler: handler}
+	self131.processorMap["userShow"] = &prismAdminProcessorUserShow{handler: handler}
+	self131.processorMap["userCreate"] = &prismAdminProcessorUserCreate{handler: handler}
+	self131.processorMap["userChange"] = &prismAdminProcessorUserChange{handler: handler}
+	self131.processorMap["userSetPassword"] = &prismAdminProcessorUserSetPassword{handler: handler}
+	self131.processorMap["userDelete"] = &prismAdminProcessorUserDelete{handler: handler}
+	self131.processorMap["prefList"] = &prismAdminProcessorPrefList{handler: handler}
+	self131.processorMap["prefSet"] = &prismAdminProcessorPrefSet{handler: handler}
+	self131.processorMap["kmcUploadKey"] = &prismAdminProcessorKmcUploadKey{handler: handler}
+	self131.processorMap["kmcList"] = &prismAdminProcessorKmcList{handler: handler}
+	self131.processorMap["kmcGenerateRequest"] = &prismAdminProcessorKmcGenerateRequest{handler: handler}
+	self131.processorMap["kmcFetchRequest"] = &prismAdminProcessorKmcFetchRequest{handler: handler}
+	self131.processorMap["kmcUploadKlf"] = &prismAdminProcessorKmcUploadKlf{handler: handler}
+	self131.processorMap["kmcLoad"] = &prismAdminProcessorKmcLoad{handler: handler}
+	self131.processorMap["kmcEndSession"] = &prismAdminProcessorKmcEndSession{handler: handler}
+	self131.processorMap["kmcDeleteSlot"] = &prismAdminProcessorKmcDeleteSlot{handler: handler}
+	self131.processorMap["vkList"] = &prismAdminProcessorVkList{handler: handler}
+	self131.processorMap["vkShow"] = &prismAdminProcessorVkShow{handler: handler}
+	self131.processorMap["vkLoad"] = &prismAdminProcessorVkLoad{handler: handler}
+	self131.processorMap["vkDelete"] = &prismAdminProcessorVkDelete{handler: handler}
+	self131.processorMap["smPublicKey"] = &prismAdminProcessorSmPublicKey{handler: handler}
+	self131.processorMap["smStatus"] = &prismAdminProcessorSmStatus{handler: handler}
+	self131.processorMap["licenseLoad"] = &prismAdminProcessorLicenseLoad{handler: handler}
+	self131.processorMap["tokenEndpoint"] = &prismAdminProcessorTokenEndpoint{handler: handler}
+	self131.processorMap["tlsGenerate"] = &prismAdminProcessorTlsGenerate{handler: handler}
+	self131.processorMap["tlsImport"] = &prismAdminProcessorTlsImport{handler: handler}
+	self131.processorMap["roleList"] = &prismAdminProcessorRoleList{handler: handler}
+	self131.processorMap["tokenCredit"] = &prismAdminProcessorTokenCredit{handler: handler}
+	self131.processorMap["tokenManagement"] = &prismAdminProcessorTokenManagement{handler: handler}
+	self131.processorMap["tokenKeyChange"] = &prismAdminProcessorTokenKeyChange{handler: handler}
+	self131.processorMap["tokenMeterTest"] = &prismAdminProcessorTokenMeterTest{handler: handler}
+	self131.processorMap["tokenVerify"] = &prismAdminProcessorTokenVerify{handler: handler}
+	self131.processorMap["tokenFetch"] = &prismAdminProcessorTokenFetch{handler: handler}
+	return self131
 }
 
 func (p *PrismAdminProcessor) Process(ctx context.Context, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
@@ -3719,12 +7693,12 @@ func (p *PrismAdminProcessor) Process(ctx context.Context, iprot, oprot thrift.T
 	}
 	iprot.Skip(ctx, thrift.STRUCT)
 	iprot.ReadMessageEnd(ctx)
-	x101 := thrift.NewTApplicationException(thrift.UNKNOWN_METHOD, "Unknown function "+name)
+	x132 := thrift.NewTApplicationException(thrift.UNKNOWN_METHOD, "Unknown function "+name)
 	oprot.WriteMessageBegin(ctx, name, thrift.EXCEPTION, seqId)
-	x101.Write(ctx, oprot)
+	x132.Write(ctx, oprot)
 	oprot.WriteMessageEnd(ctx)
 	oprot.Flush(ctx)
-	return false, x101
+	return false, x132
 
 }
 
@@ -3733,7 +7707,7 @@ type prismAdminProcessorStatus struct {
 }
 
 func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err102 error
+	var _write_err133 error
 	args := PrismAdminStatusArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -3783,21 +7757,21 @@ func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc103 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing status: "+err2.Error())
+			_exc134 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing status: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "status", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err102 = thrift.WrapTException(err2)
+				_write_err133 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc103.Write(ctx, oprot); _write_err102 == nil && err2 != nil {
-				_write_err102 = thrift.WrapTException(err2)
+			if err2 := _exc134.Write(ctx, oprot); _write_err133 == nil && err2 != nil {
+				_write_err133 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err102 == nil && err2 != nil {
-				_write_err102 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err133 == nil && err2 != nil {
+				_write_err133 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err102 == nil && err2 != nil {
-				_write_err102 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err133 == nil && err2 != nil {
+				_write_err133 = thrift.WrapTException(err2)
 			}
-			if _write_err102 != nil {
-				return false, thrift.WrapTException(_write_err102)
+			if _write_err133 != nil {
+				return false, thrift.WrapTException(_write_err133)
 			}
 			return true, err
 		}
@@ -3806,19 +7780,19 @@ func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "status", thrift.REPLY, seqId); err2 != nil {
-		_write_err102 = thrift.WrapTException(err2)
+		_write_err133 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err102 == nil && err2 != nil {
-		_write_err102 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err133 == nil && err2 != nil {
+		_write_err133 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err102 == nil && err2 != nil {
-		_write_err102 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err133 == nil && err2 != nil {
+		_write_err133 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err102 == nil && err2 != nil {
-		_write_err102 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err133 == nil && err2 != nil {
+		_write_err133 = thrift.WrapTException(err2)
 	}
-	if _write_err102 != nil {
-		return false, thrift.WrapTException(_write_err102)
+	if _write_err133 != nil {
+		return false, thrift.WrapTException(_write_err133)
 	}
 	return true, err
 }
@@ -3828,7 +7802,7 @@ type prismAdminProcessorUserList struct {
 }
 
 func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err104 error
+	var _write_err135 error
 	args := PrismAdminUserListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -3878,21 +7852,21 @@ func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc105 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userList: "+err2.Error())
+			_exc136 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err104 = thrift.WrapTException(err2)
+				_write_err135 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc105.Write(ctx, oprot); _write_err104 == nil && err2 != nil {
-				_write_err104 = thrift.WrapTException(err2)
+			if err2 := _exc136.Write(ctx, oprot); _write_err135 == nil && err2 != nil {
+				_write_err135 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err104 == nil && err2 != nil {
-				_write_err104 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err135 == nil && err2 != nil {
+				_write_err135 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err104 == nil && err2 != nil {
-				_write_err104 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err135 == nil && err2 != nil {
+				_write_err135 = thrift.WrapTException(err2)
 			}
-			if _write_err104 != nil {
-				return false, thrift.WrapTException(_write_err104)
+			if _write_err135 != nil {
+				return false, thrift.WrapTException(_write_err135)
 			}
 			return true, err
 		}
@@ -3901,19 +7875,19 @@ func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userList", thrift.REPLY, seqId); err2 != nil {
-		_write_err104 = thrift.WrapTException(err2)
+		_write_err135 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err104 == nil && err2 != nil {
-		_write_err104 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err135 == nil && err2 != nil {
+		_write_err135 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err104 == nil && err2 != nil {
-		_write_err104 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err135 == nil && err2 != nil {
+		_write_err135 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err104 == nil && err2 != nil {
-		_write_err104 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err135 == nil && err2 != nil {
+		_write_err135 = thrift.WrapTException(err2)
 	}
-	if _write_err104 != nil {
-		return false, thrift.WrapTException(_write_err104)
+	if _write_err135 != nil {
+		return false, thrift.WrapTException(_write_err135)
 	}
 	return true, err
 }
@@ -3923,7 +7897,7 @@ type prismAdminProcessorUserShow struct {
 }
 
 func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err106 error
+	var _write_err137 error
 	args := PrismAdminUserShowArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -3973,21 +7947,21 @@ func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc107 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userShow: "+err2.Error())
+			_exc138 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userShow: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userShow", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err106 = thrift.WrapTException(err2)
+				_write_err137 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc107.Write(ctx, oprot); _write_err106 == nil && err2 != nil {
-				_write_err106 = thrift.WrapTException(err2)
+			if err2 := _exc138.Write(ctx, oprot); _write_err137 == nil && err2 != nil {
+				_write_err137 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err106 == nil && err2 != nil {
-				_write_err106 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err137 == nil && err2 != nil {
+				_write_err137 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err106 == nil && err2 != nil {
-				_write_err106 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err137 == nil && err2 != nil {
+				_write_err137 = thrift.WrapTException(err2)
 			}
-			if _write_err106 != nil {
-				return false, thrift.WrapTException(_write_err106)
+			if _write_err137 != nil {
+				return false, thrift.WrapTException(_write_err137)
 			}
 			return true, err
 		}
@@ -3996,19 +7970,19 @@ func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userShow", thrift.REPLY, seqId); err2 != nil {
-		_write_err106 = thrift.WrapTException(err2)
+		_write_err137 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err106 == nil && err2 != nil {
-		_write_err106 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err137 == nil && err2 != nil {
+		_write_err137 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err106 == nil && err2 != nil {
-		_write_err106 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err137 == nil && err2 != nil {
+		_write_err137 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err106 == nil && err2 != nil {
-		_write_err106 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err137 == nil && err2 != nil {
+		_write_err137 = thrift.WrapTException(err2)
 	}
-	if _write_err106 != nil {
-		return false, thrift.WrapTException(_write_err106)
+	if _write_err137 != nil {
+		return false, thrift.WrapTException(_write_err137)
 	}
 	return true, err
 }
@@ -4018,7 +7992,7 @@ type prismAdminProcessorUserCreate struct {
 }
 
 func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err108 error
+	var _write_err139 error
 	args := PrismAdminUserCreateArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4068,21 +8042,21 @@ func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc109 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userCreate: "+err2.Error())
+			_exc140 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userCreate: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userCreate", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err108 = thrift.WrapTException(err2)
+				_write_err139 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc109.Write(ctx, oprot); _write_err108 == nil && err2 != nil {
-				_write_err108 = thrift.WrapTException(err2)
+			if err2 := _exc140.Write(ctx, oprot); _write_err139 == nil && err2 != nil {
+				_write_err139 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err108 == nil && err2 != nil {
-				_write_err108 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err139 == nil && err2 != nil {
+				_write_err139 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err108 == nil && err2 != nil {
-				_write_err108 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err139 == nil && err2 != nil {
+				_write_err139 = thrift.WrapTException(err2)
 			}
-			if _write_err108 != nil {
-				return false, thrift.WrapTException(_write_err108)
+			if _write_err139 != nil {
+				return false, thrift.WrapTException(_write_err139)
 			}
 			return true, err
 		}
@@ -4091,19 +8065,19 @@ func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userCreate", thrift.REPLY, seqId); err2 != nil {
-		_write_err108 = thrift.WrapTException(err2)
+		_write_err139 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err108 == nil && err2 != nil {
-		_write_err108 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err139 == nil && err2 != nil {
+		_write_err139 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err108 == nil && err2 != nil {
-		_write_err108 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err139 == nil && err2 != nil {
+		_write_err139 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err108 == nil && err2 != nil {
-		_write_err108 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err139 == nil && err2 != nil {
+		_write_err139 = thrift.WrapTException(err2)
 	}
-	if _write_err108 != nil {
-		return false, thrift.WrapTException(_write_err108)
+	if _write_err139 != nil {
+		return false, thrift.WrapTException(_write_err139)
 	}
 	return true, err
 }
@@ -4113,7 +8087,7 @@ type prismAdminProcessorUserChange struct {
 }
 
 func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err110 error
+	var _write_err141 error
 	args := PrismAdminUserChangeArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4163,21 +8137,21 @@ func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc111 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userChange: "+err2.Error())
+			_exc142 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userChange: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userChange", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err110 = thrift.WrapTException(err2)
+				_write_err141 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc111.Write(ctx, oprot); _write_err110 == nil && err2 != nil {
-				_write_err110 = thrift.WrapTException(err2)
+			if err2 := _exc142.Write(ctx, oprot); _write_err141 == nil && err2 != nil {
+				_write_err141 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err110 == nil && err2 != nil {
-				_write_err110 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err141 == nil && err2 != nil {
+				_write_err141 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err110 == nil && err2 != nil {
-				_write_err110 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err141 == nil && err2 != nil {
+				_write_err141 = thrift.WrapTException(err2)
 			}
-			if _write_err110 != nil {
-				return false, thrift.WrapTException(_write_err110)
+			if _write_err141 != nil {
+				return false, thrift.WrapTException(_write_err141)
 			}
 			return true, err
 		}
@@ -4186,19 +8160,19 @@ func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userChange", thrift.REPLY, seqId); err2 != nil {
-		_write_err110 = thrift.WrapTException(err2)
+		_write_err141 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err110 == nil && err2 != nil {
-		_write_err110 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err141 == nil && err2 != nil {
+		_write_err141 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err110 == nil && err2 != nil {
-		_write_err110 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err141 == nil && err2 != nil {
+		_write_err141 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err110 == nil && err2 != nil {
-		_write_err110 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err141 == nil && err2 != nil {
+		_write_err141 = thrift.WrapTException(err2)
 	}
-	if _write_err110 != nil {
-		return false, thrift.WrapTException(_write_err110)
+	if _write_err141 != nil {
+		return false, thrift.WrapTException(_write_err141)
 	}
 	return true, err
 }
@@ -4208,7 +8182,7 @@ type prismAdminProcessorUserSetPassword struct {
 }
 
 func (p *prismAdminProcessorUserSetPassword) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err112 error
+	var _write_err143 error
 	args := PrismAdminUserSetPasswordArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4258,40 +8232,40 @@ func (p *prismAdminProcessorUserSetPassword) Process(ctx context.Context, seqId 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc113 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userSetPassword: "+err2.Error())
+			_exc144 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userSetPassword: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userSetPassword", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err112 = thrift.WrapTException(err2)
+				_write_err143 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc113.Write(ctx, oprot); _write_err112 == nil && err2 != nil {
-				_write_err112 = thrift.WrapTException(err2)
+			if err2 := _exc144.Write(ctx, oprot); _write_err143 == nil && err2 != nil {
+				_write_err143 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err112 == nil && err2 != nil {
-				_write_err112 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err143 == nil && err2 != nil {
+				_write_err143 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err112 == nil && err2 != nil {
-				_write_err112 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err143 == nil && err2 != nil {
+				_write_err143 = thrift.WrapTException(err2)
 			}
-			if _write_err112 != nil {
-				return false, thrift.WrapTException(_write_err112)
+			if _write_err143 != nil {
+				return false, thrift.WrapTException(_write_err143)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userSetPassword", thrift.REPLY, seqId); err2 != nil {
-		_write_err112 = thrift.WrapTException(err2)
+		_write_err143 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err112 == nil && err2 != nil {
-		_write_err112 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err143 == nil && err2 != nil {
+		_write_err143 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err112 == nil && err2 != nil {
-		_write_err112 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err143 == nil && err2 != nil {
+		_write_err143 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err112 == nil && err2 != nil {
-		_write_err112 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err143 == nil && err2 != nil {
+		_write_err143 = thrift.WrapTException(err2)
 	}
-	if _write_err112 != nil {
-		return false, thrift.WrapTException(_write_err112)
+	if _write_err143 != nil {
+		return false, thrift.WrapTException(_write_err143)
 	}
 	return true, err
 }
@@ -4301,7 +8275,7 @@ type prismAdminProcessorUserDelete struct {
 }
 
 func (p *prismAdminProcessorUserDelete) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err114 error
+	var _write_err145 error
 	args := PrismAdminUserDeleteArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4351,40 +8325,40 @@ func (p *prismAdminProcessorUserDelete) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc115 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userDelete: "+err2.Error())
+			_exc146 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userDelete: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userDelete", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err114 = thrift.WrapTException(err2)
+				_write_err145 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc115.Write(ctx, oprot); _write_err114 == nil && err2 != nil {
-				_write_err114 = thrift.WrapTException(err2)
+			if err2 := _exc146.Write(ctx, oprot); _write_err145 == nil && err2 != nil {
+				_write_err145 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err114 == nil && err2 != nil {
-				_write_err114 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err145 == nil && err2 != nil {
+				_write_err145 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err114 == nil && err2 != nil {
-				_write_err114 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err145 == nil && err2 != nil {
+				_write_err145 = thrift.WrapTException(err2)
 			}
-			if _write_err114 != nil {
-				return false, thrift.WrapTException(_write_err114)
+			if _write_err145 != nil {
+				return false, thrift.WrapTException(_write_err145)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userDelete", thrift.REPLY, seqId); err2 != nil {
-		_write_err114 = thrift.WrapTException(err2)
+		_write_err145 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err114 == nil && err2 != nil {
-		_write_err114 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err145 == nil && err2 != nil {
+		_write_err145 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err114 == nil && err2 != nil {
-		_write_err114 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err145 == nil && err2 != nil {
+		_write_err145 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err114 == nil && err2 != nil {
-		_write_err114 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err145 == nil && err2 != nil {
+		_write_err145 = thrift.WrapTException(err2)
 	}
-	if _write_err114 != nil {
-		return false, thrift.WrapTException(_write_err114)
+	if _write_err145 != nil {
+		return false, thrift.WrapTException(_write_err145)
 	}
 	return true, err
 }
@@ -4394,7 +8368,7 @@ type prismAdminProcessorPrefList struct {
 }
 
 func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err116 error
+	var _write_err147 error
 	args := PrismAdminPrefListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4444,21 +8418,21 @@ func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc117 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefList: "+err2.Error())
+			_exc148 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "prefList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err116 = thrift.WrapTException(err2)
+				_write_err147 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc117.Write(ctx, oprot); _write_err116 == nil && err2 != nil {
-				_write_err116 = thrift.WrapTException(err2)
+			if err2 := _exc148.Write(ctx, oprot); _write_err147 == nil && err2 != nil {
+				_write_err147 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err116 == nil && err2 != nil {
-				_write_err116 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err147 == nil && err2 != nil {
+				_write_err147 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err116 == nil && err2 != nil {
-				_write_err116 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err147 == nil && err2 != nil {
+				_write_err147 = thrift.WrapTException(err2)
 			}
-			if _write_err116 != nil {
-				return false, thrift.WrapTException(_write_err116)
+			if _write_err147 != nil {
+				return false, thrift.WrapTException(_write_err147)
 			}
 			return true, err
 		}
@@ -4467,19 +8441,19 @@ func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "prefList", thrift.REPLY, seqId); err2 != nil {
-		_write_err116 = thrift.WrapTException(err2)
+		_write_err147 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err116 == nil && err2 != nil {
-		_write_err116 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err147 == nil && err2 != nil {
+		_write_err147 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err116 == nil && err2 != nil {
-		_write_err116 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err147 == nil && err2 != nil {
+		_write_err147 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err116 == nil && err2 != nil {
-		_write_err116 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err147 == nil && err2 != nil {
+		_write_err147 = thrift.WrapTException(err2)
 	}
-	if _write_err116 != nil {
-		return false, thrift.WrapTException(_write_err116)
+	if _write_err147 != nil {
+		return false, thrift.WrapTException(_write_err147)
 	}
 	return true, err
 }
@@ -4489,7 +8463,7 @@ type prismAdminProcessorPrefSet struct {
 }
 
 func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err118 error
+	var _write_err149 error
 	args := PrismAdminPrefSetArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4539,21 +8513,21 @@ func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc119 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefSet: "+err2.Error())
+			_exc150 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefSet: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "prefSet", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err118 = thrift.WrapTException(err2)
+				_write_err149 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc119.Write(ctx, oprot); _write_err118 == nil && err2 != nil {
-				_write_err118 = thrift.WrapTException(err2)
+			if err2 := _exc150.Write(ctx, oprot); _write_err149 == nil && err2 != nil {
+				_write_err149 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err118 == nil && err2 != nil {
-				_write_err118 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err149 == nil && err2 != nil {
+				_write_err149 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err118 == nil && err2 != nil {
-				_write_err118 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err149 == nil && err2 != nil {
+				_write_err149 = thrift.WrapTException(err2)
 			}
-			if _write_err118 != nil {
-				return false, thrift.WrapTException(_write_err118)
+			if _write_err149 != nil {
+				return false, thrift.WrapTException(_write_err149)
 			}
 			return true, err
 		}
@@ -4562,19 +8536,19 @@ func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "prefSet", thrift.REPLY, seqId); err2 != nil {
-		_write_err118 = thrift.WrapTException(err2)
+		_write_err149 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err118 == nil && err2 != nil {
-		_write_err118 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err149 == nil && err2 != nil {
+		_write_err149 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err118 == nil && err2 != nil {
-		_write_err118 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err149 == nil && err2 != nil {
+		_write_err149 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err118 == nil && err2 != nil {
-		_write_err118 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err149 == nil && err2 != nil {
+		_write_err149 = thrift.WrapTException(err2)
 	}
-	if _write_err118 != nil {
-		return false, thrift.WrapTException(_write_err118)
+	if _write_err149 != nil {
+		return false, thrift.WrapTException(_write_err149)
 	}
 	return true, err
 }
@@ -4584,7 +8558,7 @@ type prismAdminProcessorKmcUploadKey struct {
 }
 
 func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err120 error
+	var _write_err151 error
 	args := PrismAdminKmcUploadKeyArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4634,21 +8608,21 @@ func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc121 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKey: "+err2.Error())
+			_exc152 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKey: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKey", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err120 = thrift.WrapTException(err2)
+				_write_err151 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc121.Write(ctx, oprot); _write_err120 == nil && err2 != nil {
-				_write_err120 = thrift.WrapTException(err2)
+			if err2 := _exc152.Write(ctx, oprot); _write_err151 == nil && err2 != nil {
+				_write_err151 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err120 == nil && err2 != nil {
-				_write_err120 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err151 == nil && err2 != nil {
+				_write_err151 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err120 == nil && err2 != nil {
-				_write_err120 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err151 == nil && err2 != nil {
+				_write_err151 = thrift.WrapTException(err2)
 			}
-			if _write_err120 != nil {
-				return false, thrift.WrapTException(_write_err120)
+			if _write_err151 != nil {
+				return false, thrift.WrapTException(_write_err151)
 			}
 			return true, err
 		}
@@ -4657,19 +8631,19 @@ func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKey", thrift.REPLY, seqId); err2 != nil {
-		_write_err120 = thrift.WrapTException(err2)
+		_write_err151 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err120 == nil && err2 != nil {
-		_write_err120 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err151 == nil && err2 != nil {
+		_write_err151 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err120 == nil && err2 != nil {
-		_write_err120 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err151 == nil && err2 != nil {
+		_write_err151 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err120 == nil && err2 != nil {
-		_write_err120 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err151 == nil && err2 != nil {
+		_write_err151 = thrift.WrapTException(err2)
 	}
-	if _write_err120 != nil {
-		return false, thrift.WrapTException(_write_err120)
+	if _write_err151 != nil {
+		return false, thrift.WrapTException(_write_err151)
 	}
 	return true, err
 }
@@ -4679,7 +8653,7 @@ type prismAdminProcessorKmcList struct {
 }
 
 func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err122 error
+	var _write_err153 error
 	args := PrismAdminKmcListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4729,21 +8703,21 @@ func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc123 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcList: "+err2.Error())
+			_exc154 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err122 = thrift.WrapTException(err2)
+				_write_err153 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc123.Write(ctx, oprot); _write_err122 == nil && err2 != nil {
-				_write_err122 = thrift.WrapTException(err2)
+			if err2 := _exc154.Write(ctx, oprot); _write_err153 == nil && err2 != nil {
+				_write_err153 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err122 == nil && err2 != nil {
-				_write_err122 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err153 == nil && err2 != nil {
+				_write_err153 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err122 == nil && err2 != nil {
-				_write_err122 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err153 == nil && err2 != nil {
+				_write_err153 = thrift.WrapTException(err2)
 			}
-			if _write_err122 != nil {
-				return false, thrift.WrapTException(_write_err122)
+			if _write_err153 != nil {
+				return false, thrift.WrapTException(_write_err153)
 			}
 			return true, err
 		}
@@ -4752,19 +8726,19 @@ func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcList", thrift.REPLY, seqId); err2 != nil {
-		_write_err122 = thrift.WrapTException(err2)
+		_write_err153 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err122 == nil && err2 != nil {
-		_write_err122 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err153 == nil && err2 != nil {
+		_write_err153 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err122 == nil && err2 != nil {
-		_write_err122 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err153 == nil && err2 != nil {
+		_write_err153 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err122 == nil && err2 != nil {
-		_write_err122 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err153 == nil && err2 != nil {
+		_write_err153 = thrift.WrapTException(err2)
 	}
-	if _write_err122 != nil {
-		return false, thrift.WrapTException(_write_err122)
+	if _write_err153 != nil {
+		return false, thrift.WrapTException(_write_err153)
 	}
 	return true, err
 }
@@ -4774,7 +8748,7 @@ type prismAdminProcessorKmcGenerateRequest struct {
 }
 
 func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err124 error
+	var _write_err155 error
 	args := PrismAdminKmcGenerateRequestArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4824,21 +8798,21 @@ func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seq
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc125 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcGenerateRequest: "+err2.Error())
+			_exc156 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcGenerateRequest: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcGenerateRequest", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err124 = thrift.WrapTException(err2)
+				_write_err155 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc125.Write(ctx, oprot); _write_err124 == nil && err2 != nil {
-				_write_err124 = thrift.WrapTException(err2)
+			if err2 := _exc156.Write(ctx, oprot); _write_err155 == nil && err2 != nil {
+				_write_err155 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err124 == nil && err2 != nil {
-				_write_err124 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err155 == nil && err2 != nil {
+				_write_err155 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err124 == nil && err2 != nil {
-				_write_err124 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err155 == nil && err2 != nil {
+				_write_err155 = thrift.WrapTException(err2)
 			}
-			if _write_err124 != nil {
-				return false, thrift.WrapTException(_write_err124)
+			if _write_err155 != nil {
+				return false, thrift.WrapTException(_write_err155)
 			}
 			return true, err
 		}
@@ -4847,19 +8821,19 @@ func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seq
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcGenerateRequest", thrift.REPLY, seqId); err2 != nil {
-		_write_err124 = thrift.WrapTException(err2)
+		_write_err155 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err124 == nil && err2 != nil {
-		_write_err124 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err155 == nil && err2 != nil {
+		_write_err155 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err124 == nil && err2 != nil {
-		_write_err124 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err155 == nil && err2 != nil {
+		_write_err155 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err124 == nil && err2 != nil {
-		_write_err124 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err155 == nil && err2 != nil {
+		_write_err155 = thrift.WrapTException(err2)
 	}
-	if _write_err124 != nil {
-		return false, thrift.WrapTException(_write_err124)
+	if _write_err155 != nil {
+		return false, thrift.WrapTException(_write_err155)
 	}
 	return true, err
 }
@@ -4869,7 +8843,7 @@ type prismAdminProcessorKmcFetchRequest struct {
 }
 
 func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err126 error
+	var _write_err157 error
 	args := PrismAdminKmcFetchRequestArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -4919,21 +8893,21 @@ func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc127 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcFetchRequest: "+err2.Error())
+			_exc158 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcFetchRequest: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcFetchRequest", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err126 = thrift.WrapTException(err2)
+				_write_err157 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc127.Write(ctx, oprot); _write_err126 == nil && err2 != nil {
-				_write_err126 = thrift.WrapTException(err2)
+			if err2 := _exc158.Write(ctx, oprot); _write_err157 == nil && err2 != nil {
+				_write_err157 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err126 == nil && err2 != nil {
-				_write_err126 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err157 == nil && err2 != nil {
+				_write_err157 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err126 == nil && err2 != nil {
-				_write_err126 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err157 == nil && err2 != nil {
+				_write_err157 = thrift.WrapTException(err2)
 			}
-			if _write_err126 != nil {
-				return false, thrift.WrapTException(_write_err126)
+			if _write_err157 != nil {
+				return false, thrift.WrapTException(_write_err157)
 			}
 			return true, err
 		}
@@ -4942,19 +8916,19 @@ func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcFetchRequest", thrift.REPLY, seqId); err2 != nil {
-		_write_err126 = thrift.WrapTException(err2)
+		_write_err157 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err126 == nil && err2 != nil {
-		_write_err126 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err157 == nil && err2 != nil {
+		_write_err157 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err126 == nil && err2 != nil {
-		_write_err126 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err157 == nil && err2 != nil {
+		_write_err157 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err126 == nil && err2 != nil {
-		_write_err126 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err157 == nil && err2 != nil {
+		_write_err157 = thrift.WrapTException(err2)
 	}
-	if _write_err126 != nil {
-		return false, thrift.WrapTException(_write_err126)
+	if _write_err157 != nil {
+		return false, thrift.WrapTException(_write_err157)
 	}
 	return true, err
 }
@@ -4964,7 +8938,7 @@ type prismAdminProcessorKmcUploadKlf struct {
 }
 
 func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err128 error
+	var _write_err159 error
 	args := PrismAdminKmcUploadKlfArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5014,21 +8988,21 @@ func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc129 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKlf: "+err2.Error())
+			_exc160 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKlf: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKlf", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err128 = thrift.WrapTException(err2)
+				_write_err159 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc129.Write(ctx, oprot); _write_err128 == nil && err2 != nil {
-				_write_err128 = thrift.WrapTException(err2)
+			if err2 := _exc160.Write(ctx, oprot); _write_err159 == nil && err2 != nil {
+				_write_err159 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err128 == nil && err2 != nil {
-				_write_err128 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err159 == nil && err2 != nil {
+				_write_err159 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err128 == nil && err2 != nil {
-				_write_err128 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err159 == nil && err2 != nil {
+				_write_err159 = thrift.WrapTException(err2)
 			}
-			if _write_err128 != nil {
-				return false, thrift.WrapTException(_write_err128)
+			if _write_err159 != nil {
+				return false, thrift.WrapTException(_write_err159)
 			}
 			return true, err
 		}
@@ -5037,19 +9011,19 @@ func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKlf", thrift.REPLY, seqId); err2 != nil {
-		_write_err128 = thrift.WrapTException(err2)
+		_write_err159 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err128 == nil && err2 != nil {
-		_write_err128 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err159 == nil && err2 != nil {
+		_write_err159 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err128 == nil && err2 != nil {
-		_write_err128 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err159 == nil && err2 != nil {
+		_write_err159 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err128 == nil && err2 != nil {
-		_write_err128 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err159 == nil && err2 != nil {
+		_write_err159 = thrift.WrapTException(err2)
 	}
-	if _write_err128 != nil {
-		return false, thrift.WrapTException(_write_err128)
+	if _write_err159 != nil {
+		return false, thrift.WrapTException(_write_err159)
 	}
 	return true, err
 }
@@ -5059,7 +9033,7 @@ type prismAdminProcessorKmcLoad struct {
 }
 
 func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err130 error
+	var _write_err161 error
 	args := PrismAdminKmcLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5109,21 +9083,21 @@ func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc131 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcLoad: "+err2.Error())
+			_exc162 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err130 = thrift.WrapTException(err2)
+				_write_err161 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc131.Write(ctx, oprot); _write_err130 == nil && err2 != nil {
-				_write_err130 = thrift.WrapTException(err2)
+			if err2 := _exc162.Write(ctx, oprot); _write_err161 == nil && err2 != nil {
+				_write_err161 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err130 == nil && err2 != nil {
-				_write_err130 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err161 == nil && err2 != nil {
+				_write_err161 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err130 == nil && err2 != nil {
-				_write_err130 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err161 == nil && err2 != nil {
+				_write_err161 = thrift.WrapTException(err2)
 			}
-			if _write_err130 != nil {
-				return false, thrift.WrapTException(_write_err130)
+			if _write_err161 != nil {
+				return false, thrift.WrapTException(_write_err161)
 			}
 			return true, err
 		}
@@ -5132,19 +9106,19 @@ func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err130 = thrift.WrapTException(err2)
+		_write_err161 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err130 == nil && err2 != nil {
-		_write_err130 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err161 == nil && err2 != nil {
+		_write_err161 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err130 == nil && err2 != nil {
-		_write_err130 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err161 == nil && err2 != nil {
+		_write_err161 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err130 == nil && err2 != nil {
-		_write_err130 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err161 == nil && err2 != nil {
+		_write_err161 = thrift.WrapTException(err2)
 	}
-	if _write_err130 != nil {
-		return false, thrift.WrapTException(_write_err130)
+	if _write_err161 != nil {
+		return false, thrift.WrapTException(_write_err161)
 	}
 	return true, err
 }
@@ -5154,7 +9128,7 @@ type prismAdminProcessorKmcEndSession struct {
 }
 
 func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err132 error
+	var _write_err163 error
 	args := PrismAdminKmcEndSessionArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5204,21 +9178,21 @@ func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc133 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcEndSession: "+err2.Error())
+			_exc164 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcEndSession: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcEndSession", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err132 = thrift.WrapTException(err2)
+				_write_err163 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc133.Write(ctx, oprot); _write_err132 == nil && err2 != nil {
-				_write_err132 = thrift.WrapTException(err2)
+			if err2 := _exc164.Write(ctx, oprot); _write_err163 == nil && err2 != nil {
+				_write_err163 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err132 == nil && err2 != nil {
-				_write_err132 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err163 == nil && err2 != nil {
+				_write_err163 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err132 == nil && err2 != nil {
-				_write_err132 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err163 == nil && err2 != nil {
+				_write_err163 = thrift.WrapTException(err2)
 			}
-			if _write_err132 != nil {
-				return false, thrift.WrapTException(_write_err132)
+			if _write_err163 != nil {
+				return false, thrift.WrapTException(_write_err163)
 			}
 			return true, err
 		}
@@ -5227,19 +9201,19 @@ func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcEndSession", thrift.REPLY, seqId); err2 != nil {
-		_write_err132 = thrift.WrapTException(err2)
+		_write_err163 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err132 == nil && err2 != nil {
-		_write_err132 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err163 == nil && err2 != nil {
+		_write_err163 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err132 == nil && err2 != nil {
-		_write_err132 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err163 == nil && err2 != nil {
+		_write_err163 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err132 == nil && err2 != nil {
-		_write_err132 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err163 == nil && err2 != nil {
+		_write_err163 = thrift.WrapTException(err2)
 	}
-	if _write_err132 != nil {
-		return false, thrift.WrapTException(_write_err132)
+	if _write_err163 != nil {
+		return false, thrift.WrapTException(_write_err163)
 	}
 	return true, err
 }
@@ -5249,7 +9223,7 @@ type prismAdminProcessorKmcDeleteSlot struct {
 }
 
 func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err134 error
+	var _write_err165 error
 	args := PrismAdminKmcDeleteSlotArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5299,21 +9273,21 @@ func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc135 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcDeleteSlot: "+err2.Error())
+			_exc166 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcDeleteSlot: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcDeleteSlot", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err134 = thrift.WrapTException(err2)
+				_write_err165 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc135.Write(ctx, oprot); _write_err134 == nil && err2 != nil {
-				_write_err134 = thrift.WrapTException(err2)
+			if err2 := _exc166.Write(ctx, oprot); _write_err165 == nil && err2 != nil {
+				_write_err165 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err134 == nil && err2 != nil {
-				_write_err134 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err165 == nil && err2 != nil {
+				_write_err165 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err134 == nil && err2 != nil {
-				_write_err134 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err165 == nil && err2 != nil {
+				_write_err165 = thrift.WrapTException(err2)
 			}
-			if _write_err134 != nil {
-				return false, thrift.WrapTException(_write_err134)
+			if _write_err165 != nil {
+				return false, thrift.WrapTException(_write_err165)
 			}
 			return true, err
 		}
@@ -5322,19 +9296,19 @@ func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcDeleteSlot", thrift.REPLY, seqId); err2 != nil {
-		_write_err134 = thrift.WrapTException(err2)
+		_write_err165 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err134 == nil && err2 != nil {
-		_write_err134 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err165 == nil && err2 != nil {
+		_write_err165 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err134 == nil && err2 != nil {
-		_write_err134 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err165 == nil && err2 != nil {
+		_write_err165 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err134 == nil && err2 != nil {
-		_write_err134 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err165 == nil && err2 != nil {
+		_write_err165 = thrift.WrapTException(err2)
 	}
-	if _write_err134 != nil {
-		return false, thrift.WrapTException(_write_err134)
+	if _write_err165 != nil {
+		return false, thrift.WrapTException(_write_err165)
 	}
 	return true, err
 }
@@ -5344,7 +9318,7 @@ type prismAdminProcessorVkList struct {
 }
 
 func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err136 error
+	var _write_err167 error
 	args := PrismAdminVkListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5394,21 +9368,21 @@ func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc137 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkList: "+err2.Error())
+			_exc168 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err136 = thrift.WrapTException(err2)
+				_write_err167 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc137.Write(ctx, oprot); _write_err136 == nil && err2 != nil {
-				_write_err136 = thrift.WrapTException(err2)
+			if err2 := _exc168.Write(ctx, oprot); _write_err167 == nil && err2 != nil {
+				_write_err167 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err136 == nil && err2 != nil {
-				_write_err136 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err167 == nil && err2 != nil {
+				_write_err167 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err136 == nil && err2 != nil {
-				_write_err136 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err167 == nil && err2 != nil {
+				_write_err167 = thrift.WrapTException(err2)
 			}
-			if _write_err136 != nil {
-				return false, thrift.WrapTException(_write_err136)
+			if _write_err167 != nil {
+				return false, thrift.WrapTException(_write_err167)
 			}
 			return true, err
 		}
@@ -5417,19 +9391,19 @@ func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkList", thrift.REPLY, seqId); err2 != nil {
-		_write_err136 = thrift.WrapTException(err2)
+		_write_err167 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err136 == nil && err2 != nil {
-		_write_err136 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err167 == nil && err2 != nil {
+		_write_err167 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err136 == nil && err2 != nil {
-		_write_err136 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err167 == nil && err2 != nil {
+		_write_err167 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err136 == nil && err2 != nil {
-		_write_err136 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err167 == nil && err2 != nil {
+		_write_err167 = thrift.WrapTException(err2)
 	}
-	if _write_err136 != nil {
-		return false, thrift.WrapTException(_write_err136)
+	if _write_err167 != nil {
+		return false, thrift.WrapTException(_write_err167)
 	}
 	return true, err
 }
@@ -5439,7 +9413,7 @@ type prismAdminProcessorVkShow struct {
 }
 
 func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err138 error
+	var _write_err169 error
 	args := PrismAdminVkShowArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5489,21 +9463,21 @@ func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc139 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkShow: "+err2.Error())
+			_exc170 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkShow: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkShow", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err138 = thrift.WrapTException(err2)
+				_write_err169 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc139.Write(ctx, oprot); _write_err138 == nil && err2 != nil {
-				_write_err138 = thrift.WrapTException(err2)
+			if err2 := _exc170.Write(ctx, oprot); _write_err169 == nil && err2 != nil {
+				_write_err169 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err138 == nil && err2 != nil {
-				_write_err138 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err169 == nil && err2 != nil {
+				_write_err169 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err138 == nil && err2 != nil {
-				_write_err138 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err169 == nil && err2 != nil {
+				_write_err169 = thrift.WrapTException(err2)
 			}
-			if _write_err138 != nil {
-				return false, thrift.WrapTException(_write_err138)
+			if _write_err169 != nil {
+				return false, thrift.WrapTException(_write_err169)
 			}
 			return true, err
 		}
@@ -5512,19 +9486,19 @@ func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkShow", thrift.REPLY, seqId); err2 != nil {
-		_write_err138 = thrift.WrapTException(err2)
+		_write_err169 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err138 == nil && err2 != nil {
-		_write_err138 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err169 == nil && err2 != nil {
+		_write_err169 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err138 == nil && err2 != nil {
-		_write_err138 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err169 == nil && err2 != nil {
+		_write_err169 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err138 == nil && err2 != nil {
-		_write_err138 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err169 == nil && err2 != nil {
+		_write_err169 = thrift.WrapTException(err2)
 	}
-	if _write_err138 != nil {
-		return false, thrift.WrapTException(_write_err138)
+	if _write_err169 != nil {
+		return false, thrift.WrapTException(_write_err169)
 	}
 	return true, err
 }
@@ -5534,7 +9508,7 @@ type prismAdminProcessorVkLoad struct {
 }
 
 func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err140 error
+	var _write_err171 error
 	args := PrismAdminVkLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5584,21 +9558,21 @@ func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc141 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkLoad: "+err2.Error())
+			_exc172 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err140 = thrift.WrapTException(err2)
+				_write_err171 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc141.Write(ctx, oprot); _write_err140 == nil && err2 != nil {
-				_write_err140 = thrift.WrapTException(err2)
+			if err2 := _exc172.Write(ctx, oprot); _write_err171 == nil && err2 != nil {
+				_write_err171 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err140 == nil && err2 != nil {
-				_write_err140 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err171 == nil && err2 != nil {
+				_write_err171 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err140 == nil && err2 != nil {
-				_write_err140 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err171 == nil && err2 != nil {
+				_write_err171 = thrift.WrapTException(err2)
 			}
-			if _write_err140 != nil {
-				return false, thrift.WrapTException(_write_err140)
+			if _write_err171 != nil {
+				return false, thrift.WrapTException(_write_err171)
 			}
 			return true, err
 		}
@@ -5607,19 +9581,19 @@ func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err140 = thrift.WrapTException(err2)
+		_write_err171 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err140 == nil && err2 != nil {
-		_write_err140 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err171 == nil && err2 != nil {
+		_write_err171 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err140 == nil && err2 != nil {
-		_write_err140 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err171 == nil && err2 != nil {
+		_write_err171 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err140 == nil && err2 != nil {
-		_write_err140 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err171 == nil && err2 != nil {
+		_write_err171 = thrift.WrapTException(err2)
 	}
-	if _write_err140 != nil {
-		return false, thrift.WrapTException(_write_err140)
+	if _write_err171 != nil {
+		return false, thrift.WrapTException(_write_err171)
 	}
 	return true, err
 }
@@ -5629,7 +9603,7 @@ type prismAdminProcessorVkDelete struct {
 }
 
 func (p *prismAdminProcessorVkDelete) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err142 error
+	var _write_err173 error
 	args := PrismAdminVkDeleteArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5679,40 +9653,40 @@ func (p *prismAdminProcessorVkDelete) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc143 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkDelete: "+err2.Error())
+			_exc174 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkDelete: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkDelete", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err142 = thrift.WrapTException(err2)
+				_write_err173 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc143.Write(ctx, oprot); _write_err142 == nil && err2 != nil {
-				_write_err142 = thrift.WrapTException(err2)
+			if err2 := _exc174.Write(ctx, oprot); _write_err173 == nil && err2 != nil {
+				_write_err173 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err142 == nil && err2 != nil {
-				_write_err142 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err173 == nil && err2 != nil {
+				_write_err173 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err142 == nil && err2 != nil {
-				_write_err142 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err173 == nil && err2 != nil {
+				_write_err173 = thrift.WrapTException(err2)
 			}
-			if _write_err142 != nil {
-				return false, thrift.WrapTException(_write_err142)
+			if _write_err173 != nil {
+				return false, thrift.WrapTException(_write_err173)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkDelete", thrift.REPLY, seqId); err2 != nil {
-		_write_err142 = thrift.WrapTException(err2)
+		_write_err173 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err142 == nil && err2 != nil {
-		_write_err142 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err173 == nil && err2 != nil {
+		_write_err173 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err142 == nil && err2 != nil {
-		_write_err142 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err173 == nil && err2 != nil {
+		_write_err173 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err142 == nil && err2 != nil {
-		_write_err142 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err173 == nil && err2 != nil {
+		_write_err173 = thrift.WrapTException(err2)
 	}
-	if _write_err142 != nil {
-		return false, thrift.WrapTException(_write_err142)
+	if _write_err173 != nil {
+		return false, thrift.WrapTException(_write_err173)
 	}
 	return true, err
 }
@@ -5722,7 +9696,7 @@ type prismAdminProcessorSmPublicKey struct {
 }
 
 func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err144 error
+	var _write_err175 error
 	args := PrismAdminSmPublicKeyArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5772,21 +9746,21 @@ func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc145 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smPublicKey: "+err2.Error())
+			_exc176 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smPublicKey: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "smPublicKey", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err144 = thrift.WrapTException(err2)
+				_write_err175 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc145.Write(ctx, oprot); _write_err144 == nil && err2 != nil {
-				_write_err144 = thrift.WrapTException(err2)
+			if err2 := _exc176.Write(ctx, oprot); _write_err175 == nil && err2 != nil {
+				_write_err175 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err144 == nil && err2 != nil {
-				_write_err144 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err175 == nil && err2 != nil {
+				_write_err175 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err144 == nil && err2 != nil {
-				_write_err144 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err175 == nil && err2 != nil {
+				_write_err175 = thrift.WrapTException(err2)
 			}
-			if _write_err144 != nil {
-				return false, thrift.WrapTException(_write_err144)
+			if _write_err175 != nil {
+				return false, thrift.WrapTException(_write_err175)
 			}
 			return true, err
 		}
@@ -5795,19 +9769,19 @@ func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "smPublicKey", thrift.REPLY, seqId); err2 != nil {
-		_write_err144 = thrift.WrapTException(err2)
+		_write_err175 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err144 == nil && err2 != nil {
-		_write_err144 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err175 == nil && err2 != nil {
+		_write_err175 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err144 == nil && err2 != nil {
-		_write_err144 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err175 == nil && err2 != nil {
+		_write_err175 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err144 == nil && err2 != nil {
-		_write_err144 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err175 == nil && err2 != nil {
+		_write_err175 = thrift.WrapTException(err2)
 	}
-	if _write_err144 != nil {
-		return false, thrift.WrapTException(_write_err144)
+	if _write_err175 != nil {
+		return false, thrift.WrapTException(_write_err175)
 	}
 	return true, err
 }
@@ -5817,7 +9791,7 @@ type prismAdminProcessorSmStatus struct {
 }
 
 func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err146 error
+	var _write_err177 error
 	args := PrismAdminSmStatusArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5867,21 +9841,21 @@ func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc147 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smStatus: "+err2.Error())
+			_exc178 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smStatus: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "smStatus", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err146 = thrift.WrapTException(err2)
+				_write_err177 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc147.Write(ctx, oprot); _write_err146 == nil && err2 != nil {
-				_write_err146 = thrift.WrapTException(err2)
+			if err2 := _exc178.Write(ctx, oprot); _write_err177 == nil && err2 != nil {
+				_write_err177 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err146 == nil && err2 != nil {
-				_write_err146 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err177 == nil && err2 != nil {
+				_write_err177 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err146 == nil && err2 != nil {
-				_write_err146 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err177 == nil && err2 != nil {
+				_write_err177 = thrift.WrapTException(err2)
 			}
-			if _write_err146 != nil {
-				return false, thrift.WrapTException(_write_err146)
+			if _write_err177 != nil {
+				return false, thrift.WrapTException(_write_err177)
 			}
 			return true, err
 		}
@@ -5890,19 +9864,19 @@ func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "smStatus", thrift.REPLY, seqId); err2 != nil {
-		_write_err146 = thrift.WrapTException(err2)
+		_write_err177 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err146 == nil && err2 != nil {
-		_write_err146 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err177 == nil && err2 != nil {
+		_write_err177 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err146 == nil && err2 != nil {
-		_write_err146 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err177 == nil && err2 != nil {
+		_write_err177 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err146 == nil && err2 != nil {
-		_write_err146 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err177 == nil && err2 != nil {
+		_write_err177 = thrift.WrapTException(err2)
 	}
-	if _write_err146 != nil {
-		return false, thrift.WrapTException(_write_err146)
+	if _write_err177 != nil {
+		return false, thrift.WrapTException(_write_err177)
 	}
 	return true, err
 }
@@ -5912,7 +9886,7 @@ type prismAdminProcessorLicenseLoad struct {
 }
 
 func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err148 error
+	var _write_err179 error
 	args := PrismAdminLicenseLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -5962,21 +9936,21 @@ func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc149 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing licenseLoad: "+err2.Error())
+			_exc180 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing licenseLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "licenseLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err148 = thrift.WrapTException(err2)
+				_write_err179 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc149.Write(ctx, oprot); _write_err148 == nil && err2 != nil {
-				_write_err148 = thrift.WrapTException(err2)
+			if err2 := _exc180.Write(ctx, oprot); _write_err179 == nil && err2 != nil {
+				_write_err179 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err148 == nil && err2 != nil {
-				_write_err148 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err179 == nil && err2 != nil {
+				_write_err179 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err148 == nil && err2 != nil {
-				_write_err148 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err179 == nil && err2 != nil {
+				_write_err179 = thrift.WrapTException(err2)
 			}
-			if _write_err148 != nil {
-				return false, thrift.WrapTException(_write_err148)
+			if _write_err179 != nil {
+				return false, thrift.WrapTException(_write_err179)
 			}
 			return true, err
 		}
@@ -5985,19 +9959,19 @@ func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "licenseLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err148 = thrift.WrapTException(err2)
+		_write_err179 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err148 == nil && err2 != nil {
-		_write_err148 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err179 == nil && err2 != nil {
+		_write_err179 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err148 == nil && err2 != nil {
-		_write_err148 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err179 == nil && err2 != nil {
+		_write_err179 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err148 == nil && err2 != nil {
-		_write_err148 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err179 == nil && err2 != nil {
+		_write_err179 = thrift.WrapTException(err2)
 	}
-	if _write_err148 != nil {
-		return false, thrift.WrapTException(_write_err148)
+	if _write_err179 != nil {
+		return false, thrift.WrapTException(_write_err179)
 	}
 	return true, err
 }
@@ -6007,7 +9981,7 @@ type prismAdminProcessorTokenEndpoint struct {
 }
 
 func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err150 error
+	var _write_err181 error
 	args := PrismAdminTokenEndpointArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -6057,21 +10031,21 @@ func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc151 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenEndpoint: "+err2.Error())
+			_exc182 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenEndpoint: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenEndpoint", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err150 = thrift.WrapTException(err2)
+				_write_err181 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc151.Write(ctx, oprot); _write_err150 == nil && err2 != nil {
-				_write_err150 = thrift.WrapTException(err2)
+			if err2 := _exc182.Write(ctx, oprot); _write_err181 == nil && err2 != nil {
+				_write_err181 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err150 == nil && err2 != nil {
-				_write_err150 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err181 == nil && err2 != nil {
+				_write_err181 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err150 == nil && err2 != nil {
-				_write_err150 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err181 == nil && err2 != nil {
+				_write_err181 = thrift.WrapTException(err2)
 			}
-			if _write_err150 != nil {
-				return false, thrift.WrapTException(_write_err150)
+			if _write_err181 != nil {
+				return false, thrift.WrapTException(_write_err181)
 			}
 			return true, err
 		}
@@ -6080,19 +10054,874 @@ func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenEndpoint", thrift.REPLY, seqId); err2 != nil {
-		_write_err150 = thrift.WrapTException(err2)
+		_write_err181 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err150 == nil && err2 != nil {
-		_write_err150 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err181 == nil && err2 != nil {
+		_write_err181 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err150 == nil && err2 != nil {
-		_write_err150 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err181 == nil && err2 != nil {
+		_write_err181 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err150 == nil && err2 != nil {
-		_write_err150 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err181 == nil && err2 != nil {
+		_write_err181 = thrift.WrapTException(err2)
 	}
-	if _write_err150 != nil {
-		return false, thrift.WrapTException(_write_err150)
+	if _write_err181 != nil {
+		return false, thrift.WrapTException(_write_err181)
+	}
+	return true, err
+}
+
+type prismAdminProcessorTlsGenerate struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorTlsGenerate) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err183 error
+	args := PrismAdminTlsGenerateArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "tlsGenerate", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminTlsGenerateResult{}
+	if retval, err2 := p.handler.TlsGenerate(ctx); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc184 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsGenerate: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "tlsGenerate", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err183 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc184.Write(ctx, oprot); _write_err183 == nil && err2 != nil {
+				_write_err183 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err183 == nil && err2 != nil {
+				_write_err183 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err183 == nil && err2 != nil {
+				_write_err183 = thrift.WrapTException(err2)
+			}
+			if _write_err183 != nil {
+				return false, thrift.WrapTException(_write_err183)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "tlsGenerate", thrift.REPLY, seqId); err2 != nil {
+		_write_err183 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err183 == nil && err2 != nil {
+		_write_err183 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err183 == nil && err2 != nil {
+		_write_err183 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err183 == nil && err2 != nil {
+		_write_err183 = thrift.WrapTException(err2)
+	}
+	if _write_err183 != nil {
+		return false, thrift.WrapTException(_write_err183)
+	}
+	return true, err
+}
+
+type prismAdminProcessorTlsImport struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorTlsImport) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err185 error
+	args := PrismAdminTlsImportArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "tlsImport", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminTlsImportResult{}
+	if retval, err2 := p.handler.TlsImport(ctx, args.ChainPem, args.KeyPem); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc186 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsImport: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "tlsImport", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err185 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc186.Write(ctx, oprot); _write_err185 == nil && err2 != nil {
+				_write_err185 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err185 == nil && err2 != nil {
+				_write_err185 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err185 == nil && err2 != nil {
+				_write_err185 = thrift.WrapTException(err2)
+			}
+			if _write_err185 != nil {
+				return false, thrift.WrapTException(_write_err185)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "tlsImport", thrift.REPLY, seqId); err2 != nil {
+		_write_err185 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err185 == nil && err2 != nil {
+		_write_err185 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err185 == nil && err2 != nil {
+		_write_err185 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err185 == nil && err2 != nil {
+		_write_err185 = thrift.WrapTException(err2)
+	}
+	if _write_err185 != nil {
+		return false, thrift.WrapTException(_write_err185)
+	}
+	return true, err
+}
+
+type prismAdminProcessorRoleList struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorRoleList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err187 error
+	args := PrismAdminRoleListArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "roleList", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminRoleListResult{}
+	if retval, err2 := p.handler.RoleList(ctx); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc188 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing roleList: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "roleList", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err187 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc188.Write(ctx, oprot); _write_err187 == nil && err2 != nil {
+				_write_err187 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err187 == nil && err2 != nil {
+				_write_err187 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err187 == nil && err2 != nil {
+				_write_err187 = thrift.WrapTException(err2)
+			}
+			if _write_err187 != nil {
+				return false, thrift.WrapTException(_write_err187)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "roleList", thrift.REPLY, seqId); err2 != nil {
+		_write_err187 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err187 == nil && err2 != nil {
+		_write_err187 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err187 == nil && err2 != nil {
+		_write_err187 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err187 == nil && err2 != nil {
+		_write_err187 = thrift.WrapTException(err2)
+	}
+	if _write_err187 != nil {
+		return false, thrift.WrapTException(_write_err187)
+	}
+	return true, err
+}
+
+type prismAdminProcessorTokenCredit struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorTokenCredit) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err189 error
+	args := PrismAdminTokenCreditArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "tokenCredit", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminTokenCreditResult{}
+	if retval, err2 := p.handler.TokenCredit(ctx, args.Request); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc190 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenCredit: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "tokenCredit", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err189 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc190.Write(ctx, oprot); _write_err189 == nil && err2 != nil {
+				_write_err189 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err189 == nil && err2 != nil {
+				_write_err189 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err189 == nil && err2 != nil {
+				_write_err189 = thrift.WrapTException(err2)
+			}
+			if _write_err189 != nil {
+				return false, thrift.WrapTException(_write_err189)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "tokenCredit", thrift.REPLY, seqId); err2 != nil {
+		_write_err189 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err189 == nil && err2 != nil {
+		_write_err189 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err189 == nil && err2 != nil {
+		_write_err189 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err189 == nil && err2 != nil {
+		_write_err189 = thrift.WrapTException(err2)
+	}
+	if _write_err189 != nil {
+		return false, thrift.WrapTException(_write_err189)
+	}
+	return true, err
+}
+
+type prismAdminProcessorTokenManagement struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorTokenManagement) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err191 error
+	args := PrismAdminTokenManagementArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "tokenManagement", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminTokenManagementResult{}
+	if retval, err2 := p.handler.TokenManagement(ctx, args.Request); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc192 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenManagement: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "tokenManagement", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err191 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc192.Write(ctx, oprot); _write_err191 == nil && err2 != nil {
+				_write_err191 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err191 == nil && err2 != nil {
+				_write_err191 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err191 == nil && err2 != nil {
+				_write_err191 = thrift.WrapTException(err2)
+			}
+			if _write_err191 != nil {
+				return false, thrift.WrapTException(_write_err191)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "tokenManagement", thrift.REPLY, seqId); err2 != nil {
+		_write_err191 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err191 == nil && err2 != nil {
+		_write_err191 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err191 == nil && err2 != nil {
+		_write_err191 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err191 == nil && err2 != nil {
+		_write_err191 = thrift.WrapTException(err2)
+	}
+	if _write_err191 != nil {
+		return false, thrift.WrapTException(_write_err191)
+	}
+	return true, err
+}
+
+type prismAdminProcessorTokenKeyChange struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorTokenKeyChange) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err193 error
+	args := PrismAdminTokenKeyChangeArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "tokenKeyChange", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminTokenKeyChangeResult{}
+	if retval, err2 := p.handler.TokenKeyChange(ctx, args.MessageId, args.Meter, args.To); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc194 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenKeyChange: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "tokenKeyChange", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err193 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc194.Write(ctx, oprot); _write_err193 == nil && err2 != nil {
+				_write_err193 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err193 == nil && err2 != nil {
+				_write_err193 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err193 == nil && err2 != nil {
+				_write_err193 = thrift.WrapTException(err2)
+			}
+			if _write_err193 != nil {
+				return false, thrift.WrapTException(_write_err193)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "tokenKeyChange", thrift.REPLY, seqId); err2 != nil {
+		_write_err193 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err193 == nil && err2 != nil {
+		_write_err193 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err193 == nil && err2 != nil {
+		_write_err193 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err193 == nil && err2 != nil {
+		_write_err193 = thrift.WrapTException(err2)
+	}
+	if _write_err193 != nil {
+		return false, thrift.WrapTException(_write_err193)
+	}
+	return true, err
+}
+
+type prismAdminProcessorTokenMeterTest struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorTokenMeterTest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err195 error
+	args := PrismAdminTokenMeterTestArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "tokenMeterTest", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminTokenMeterTestResult{}
+	if retval, err2 := p.handler.TokenMeterTest(ctx, args.Subclass, args.Control, args.Mfrcode); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc196 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenMeterTest: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "tokenMeterTest", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err195 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc196.Write(ctx, oprot); _write_err195 == nil && err2 != nil {
+				_write_err195 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err195 == nil && err2 != nil {
+				_write_err195 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err195 == nil && err2 != nil {
+				_write_err195 = thrift.WrapTException(err2)
+			}
+			if _write_err195 != nil {
+				return false, thrift.WrapTException(_write_err195)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "tokenMeterTest", thrift.REPLY, seqId); err2 != nil {
+		_write_err195 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err195 == nil && err2 != nil {
+		_write_err195 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err195 == nil && err2 != nil {
+		_write_err195 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err195 == nil && err2 != nil {
+		_write_err195 = thrift.WrapTException(err2)
+	}
+	if _write_err195 != nil {
+		return false, thrift.WrapTException(_write_err195)
+	}
+	return true, err
+}
+
+type prismAdminProcessorTokenVerify struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorTokenVerify) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err197 error
+	args := PrismAdminTokenVerifyArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "tokenVerify", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminTokenVerifyResult{}
+	if retval, err2 := p.handler.TokenVerify(ctx, args.Meter, args.TokenDec); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc198 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenVerify: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "tokenVerify", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err197 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc198.Write(ctx, oprot); _write_err197 == nil && err2 != nil {
+				_write_err197 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err197 == nil && err2 != nil {
+				_write_err197 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err197 == nil && err2 != nil {
+				_write_err197 = thrift.WrapTException(err2)
+			}
+			if _write_err197 != nil {
+				return false, thrift.WrapTException(_write_err197)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "tokenVerify", thrift.REPLY, seqId); err2 != nil {
+		_write_err197 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err197 == nil && err2 != nil {
+		_write_err197 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err197 == nil && err2 != nil {
+		_write_err197 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err197 == nil && err2 != nil {
+		_write_err197 = thrift.WrapTException(err2)
+	}
+	if _write_err197 != nil {
+		return false, thrift.WrapTException(_write_err197)
+	}
+	return true, err
+}
+
+type prismAdminProcessorTokenFetch struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorTokenFetch) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err199 error
+	args := PrismAdminTokenFetchArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "tokenFetch", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminTokenFetchResult{}
+	if retval, err2 := p.handler.TokenFetch(ctx, args.MessageId); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc200 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenFetch: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "tokenFetch", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err199 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc200.Write(ctx, oprot); _write_err199 == nil && err2 != nil {
+				_write_err199 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err199 == nil && err2 != nil {
+				_write_err199 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err199 == nil && err2 != nil {
+				_write_err199 = thrift.WrapTException(err2)
+			}
+			if _write_err199 != nil {
+				return false, thrift.WrapTException(_write_err199)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "tokenFetch", thrift.REPLY, seqId); err2 != nil {
+		_write_err199 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err199 == nil && err2 != nil {
+		_write_err199 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err199 == nil && err2 != nil {
+		_write_err199 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err199 == nil && err2 != nil {
+		_write_err199 = thrift.WrapTException(err2)
+	}
+	if _write_err199 != nil {
+		return false, thrift.WrapTException(_write_err199)
 	}
 	return true, err
 }
@@ -6460,11 +11289,11 @@ func (p *PrismAdminUserListResult) ReadField0(ctx context.Context, iprot thrift.
 	tSlice := make([]*User, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem152 := &User{}
-		if err := _elem152.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem152), err)
+		_elem201 := &User{}
+		if err := _elem201.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem201), err)
 		}
-		p.Success = append(p.Success, _elem152)
+		p.Success = append(p.Success, _elem201)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -6949,13 +11778,13 @@ func (p *PrismAdminUserCreateArgs) ReadField2(ctx context.Context, iprot thrift.
 	tSlice := make([]string, 0, size)
 	p.Roles = tSlice
 	for i := 0; i < size; i++ {
-		var _elem153 string
+		var _elem202 string
 		if v, err := iprot.ReadString(ctx); err != nil {
 			return thrift.PrependError("error reading field 0: ", err)
 		} else {
-			_elem153 = v
+			_elem202 = v
 		}
-		p.Roles = append(p.Roles, _elem153)
+		p.Roles = append(p.Roles, _elem202)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -8224,11 +13053,11 @@ func (p *PrismAdminPrefListResult) ReadField0(ctx context.Context, iprot thrift.
 	tSlice := make([]*Preference, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem154 := &Preference{}
-		if err := _elem154.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem154), err)
+		_elem203 := &Preference{}
+		if err := _elem203.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem203), err)
 		}
-		p.Success = append(p.Success, _elem154)
+		p.Success = append(p.Success, _elem203)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -9032,11 +13861,11 @@ func (p *PrismAdminKmcListResult) ReadField0(ctx context.Context, iprot thrift.T
 	tSlice := make([]*KekSlot, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem155 := &KekSlot{}
-		if err := _elem155.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem155), err)
+		_elem204 := &KekSlot{}
+		if err := _elem204.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem204), err)
 		}
-		p.Success = append(p.Success, _elem155)
+		p.Success = append(p.Success, _elem204)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -10953,11 +15782,11 @@ func (p *PrismAdminVkListResult) ReadField0(ctx context.Context, iprot thrift.TP
 	tSlice := make([]*VendingKey, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem156 := &VendingKey{}
-		if err := _elem156.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem156), err)
+		_elem205 := &VendingKey{}
+		if err := _elem205.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem205), err)
 		}
-		p.Success = append(p.Success, _elem156)
+		p.Success = append(p.Success, _elem205)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -12831,4 +17660,2702 @@ func (p *PrismAdminTokenEndpointResult) String() string {
 		return "<nil>"
 	}
 	return fmt.Sprintf("PrismAdminTokenEndpointResult(%+v)", *p)
+}
+
+type PrismAdminTlsGenerateArgs struct {
+}
+
+func NewPrismAdminTlsGenerateArgs() *PrismAdminTlsGenerateArgs {
+	return &PrismAdminTlsGenerateArgs{}
+}
+
+func (p *PrismAdminTlsGenerateArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+			return err
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsGenerateArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tlsGenerate_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsGenerateArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTlsGenerateArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminTlsGenerateResult struct {
+	Success *TokenEndpoint   `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminTlsGenerateResult() *PrismAdminTlsGenerateResult {
+	return &PrismAdminTlsGenerateResult{}
+}
+
+var PrismAdminTlsGenerateResult_Success_DEFAULT *TokenEndpoint
+
+func (p *PrismAdminTlsGenerateResult) GetSuccess() *TokenEndpoint {
+	if !p.IsSetSuccess() {
+		return PrismAdminTlsGenerateResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminTlsGenerateResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminTlsGenerateResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminTlsGenerateResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminTlsGenerateResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminTlsGenerateResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminTlsGenerateResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsGenerateResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &TokenEndpoint{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsGenerateResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsGenerateResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tlsGenerate_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsGenerateResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTlsGenerateResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTlsGenerateResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTlsGenerateResult(%+v)", *p)
+}
+
+// Attributes:
+//   - ChainPem
+//   - KeyPem
+type PrismAdminTlsImportArgs struct {
+	ChainPem string `thrift:"chainPem,1,required" db:"chainPem" json:"chainPem"`
+	KeyPem   string `thrift:"keyPem,2,required" db:"keyPem" json:"keyPem"`
+}
+
+func NewPrismAdminTlsImportArgs() *PrismAdminTlsImportArgs {
+	return &PrismAdminTlsImportArgs{}
+}
+
+func (p *PrismAdminTlsImportArgs) GetChainPem() string {
+	return p.ChainPem
+}
+
+func (p *PrismAdminTlsImportArgs) GetKeyPem() string {
+	return p.KeyPem
+}
+func (p *PrismAdminTlsImportArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetChainPem bool = false
+	var issetKeyPem bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetChainPem = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetKeyPem = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetChainPem {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ChainPem is not set"))
+	}
+	if !issetKeyPem {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field KeyPem is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsImportArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.ChainPem = v
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsImportArgs) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.KeyPem = v
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsImportArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tlsImport_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsImportArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "chainPem", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:chainPem: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.ChainPem)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.chainPem (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:chainPem: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTlsImportArgs) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "keyPem", thrift.STRING, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:keyPem: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.KeyPem)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.keyPem (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:keyPem: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTlsImportArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTlsImportArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminTlsImportResult struct {
+	Success *TokenEndpoint   `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminTlsImportResult() *PrismAdminTlsImportResult {
+	return &PrismAdminTlsImportResult{}
+}
+
+var PrismAdminTlsImportResult_Success_DEFAULT *TokenEndpoint
+
+func (p *PrismAdminTlsImportResult) GetSuccess() *TokenEndpoint {
+	if !p.IsSetSuccess() {
+		return PrismAdminTlsImportResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminTlsImportResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminTlsImportResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminTlsImportResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminTlsImportResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminTlsImportResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminTlsImportResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsImportResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &TokenEndpoint{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsImportResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsImportResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tlsImport_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTlsImportResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTlsImportResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTlsImportResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTlsImportResult(%+v)", *p)
+}
+
+type PrismAdminRoleListArgs struct {
+}
+
+func NewPrismAdminRoleListArgs() *PrismAdminRoleListArgs {
+	return &PrismAdminRoleListArgs{}
+}
+
+func (p *PrismAdminRoleListArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+			return err
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminRoleListArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "roleList_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminRoleListArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminRoleListArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminRoleListResult struct {
+	Success []*Role          `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminRoleListResult() *PrismAdminRoleListResult {
+	return &PrismAdminRoleListResult{}
+}
+
+var PrismAdminRoleListResult_Success_DEFAULT []*Role
+
+func (p *PrismAdminRoleListResult) GetSuccess() []*Role {
+	return p.Success
+}
+
+var PrismAdminRoleListResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminRoleListResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminRoleListResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminRoleListResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminRoleListResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminRoleListResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.LIST {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminRoleListResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	_, size, err := iprot.ReadListBegin(ctx)
+	if err != nil {
+		return thrift.PrependError("error reading list begin: ", err)
+	}
+	tSlice := make([]*Role, 0, size)
+	p.Success = tSlice
+	for i := 0; i < size; i++ {
+		_elem206 := &Role{}
+		if err := _elem206.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem206), err)
+		}
+		p.Success = append(p.Success, _elem206)
+	}
+	if err := iprot.ReadListEnd(ctx); err != nil {
+		return thrift.PrependError("error reading list end: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminRoleListResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminRoleListResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "roleList_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminRoleListResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.LIST, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := oprot.WriteListBegin(ctx, thrift.STRUCT, len(p.Success)); err != nil {
+			return thrift.PrependError("error writing list begin: ", err)
+		}
+		for _, v := range p.Success {
+			if err := v.Write(ctx, oprot); err != nil {
+				return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", v), err)
+			}
+		}
+		if err := oprot.WriteListEnd(ctx); err != nil {
+			return thrift.PrependError("error writing list end: ", err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminRoleListResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminRoleListResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminRoleListResult(%+v)", *p)
+}
+
+// Attributes:
+//   - Request
+type PrismAdminTokenCreditArgs struct {
+	Request *TokenRequest `thrift:"request,1,required" db:"request" json:"request"`
+}
+
+func NewPrismAdminTokenCreditArgs() *PrismAdminTokenCreditArgs {
+	return &PrismAdminTokenCreditArgs{}
+}
+
+var PrismAdminTokenCreditArgs_Request_DEFAULT *TokenRequest
+
+func (p *PrismAdminTokenCreditArgs) GetRequest() *TokenRequest {
+	if !p.IsSetRequest() {
+		return PrismAdminTokenCreditArgs_Request_DEFAULT
+	}
+	return p.Request
+}
+func (p *PrismAdminTokenCreditArgs) IsSetRequest() bool {
+	return p.Request != nil
+}
+
+func (p *PrismAdminTokenCreditArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetRequest bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetRequest = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetRequest {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Request is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenCreditArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Request = &TokenRequest{}
+	if err := p.Request.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Request), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenCreditArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenCredit_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenCreditArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "request", thrift.STRUCT, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:request: ", p), err)
+	}
+	if err := p.Request.Write(ctx, oprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Request), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:request: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenCreditArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenCreditArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminTokenCreditResult struct {
+	Success []*Token         `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminTokenCreditResult() *PrismAdminTokenCreditResult {
+	return &PrismAdminTokenCreditResult{}
+}
+
+var PrismAdminTokenCreditResult_Success_DEFAULT []*Token
+
+func (p *PrismAdminTokenCreditResult) GetSuccess() []*Token {
+	return p.Success
+}
+
+var PrismAdminTokenCreditResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminTokenCreditResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminTokenCreditResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminTokenCreditResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminTokenCreditResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminTokenCreditResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.LIST {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenCreditResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	_, size, err := iprot.ReadListBegin(ctx)
+	if err != nil {
+		return thrift.PrependError("error reading list begin: ", err)
+	}
+	tSlice := make([]*Token, 0, size)
+	p.Success = tSlice
+	for i := 0; i < size; i++ {
+		_elem207 := &Token{}
+		if err := _elem207.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem207), err)
+		}
+		p.Success = append(p.Success, _elem207)
+	}
+	if err := iprot.ReadListEnd(ctx); err != nil {
+		return thrift.PrependError("error reading list end: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenCreditResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenCreditResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenCredit_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenCreditResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.LIST, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := oprot.WriteListBegin(ctx, thrift.STRUCT, len(p.Success)); err != nil {
+			return thrift.PrependError("error writing list begin: ", err)
+		}
+		for _, v := range p.Success {
+			if err := v.Write(ctx, oprot); err != nil {
+				return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", v), err)
+			}
+		}
+		if err := oprot.WriteListEnd(ctx); err != nil {
+			return thrift.PrependError("error writing list end: ", err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenCreditResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenCreditResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenCreditResult(%+v)", *p)
+}
+
+// Attributes:
+//   - Request
+type PrismAdminTokenManagementArgs struct {
+	Request *TokenRequest `thrift:"request,1,required" db:"request" json:"request"`
+}
+
+func NewPrismAdminTokenManagementArgs() *PrismAdminTokenManagementArgs {
+	return &PrismAdminTokenManagementArgs{}
+}
+
+var PrismAdminTokenManagementArgs_Request_DEFAULT *TokenRequest
+
+func (p *PrismAdminTokenManagementArgs) GetRequest() *TokenRequest {
+	if !p.IsSetRequest() {
+		return PrismAdminTokenManagementArgs_Request_DEFAULT
+	}
+	return p.Request
+}
+func (p *PrismAdminTokenManagementArgs) IsSetRequest() bool {
+	return p.Request != nil
+}
+
+func (p *PrismAdminTokenManagementArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetRequest bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetRequest = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetRequest {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Request is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenManagementArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Request = &TokenRequest{}
+	if err := p.Request.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Request), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenManagementArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenManagement_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenManagementArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "request", thrift.STRUCT, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:request: ", p), err)
+	}
+	if err := p.Request.Write(ctx, oprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Request), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:request: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenManagementArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenManagementArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminTokenManagementResult struct {
+	Success []*Token         `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminTokenManagementResult() *PrismAdminTokenManagementResult {
+	return &PrismAdminTokenManagementResult{}
+}
+
+var PrismAdminTokenManagementResult_Success_DEFAULT []*Token
+
+func (p *PrismAdminTokenManagementResult) GetSuccess() []*Token {
+	return p.Success
+}
+
+var PrismAdminTokenManagementResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminTokenManagementResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminTokenManagementResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminTokenManagementResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminTokenManagementResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminTokenManagementResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.LIST {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenManagementResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	_, size, err := iprot.ReadListBegin(ctx)
+	if err != nil {
+		return thrift.PrependError("error reading list begin: ", err)
+	}
+	tSlice := make([]*Token, 0, size)
+	p.Success = tSlice
+	for i := 0; i < size; i++ {
+		_elem208 := &Token{}
+		if err := _elem208.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem208), err)
+		}
+		p.Success = append(p.Success, _elem208)
+	}
+	if err := iprot.ReadListEnd(ctx); err != nil {
+		return thrift.PrependError("error reading list end: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenManagementResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenManagementResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenManagement_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenManagementResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.LIST, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := oprot.WriteListBegin(ctx, thrift.STRUCT, len(p.Success)); err != nil {
+			return thrift.PrependError("error writing list begin: ", err)
+		}
+		for _, v := range p.Success {
+			if err := v.Write(ctx, oprot); err != nil {
+				return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", v), err)
+			}
+		}
+		if err := oprot.WriteListEnd(ctx); err != nil {
+			return thrift.PrependError("error writing list end: ", err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenManagementResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenManagementResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenManagementResult(%+v)", *p)
+}
+
+// Attributes:
+//   - MessageId
+//   - Meter
+//   - To
+type PrismAdminTokenKeyChangeArgs struct {
+	MessageId string     `thrift:"messageId,1,required" db:"messageId" json:"messageId"`
+	Meter     *Meter     `thrift:"meter,2,required" db:"meter" json:"meter"`
+	To        *Amendment `thrift:"to,3,required" db:"to" json:"to"`
+}
+
+func NewPrismAdminTokenKeyChangeArgs() *PrismAdminTokenKeyChangeArgs {
+	return &PrismAdminTokenKeyChangeArgs{}
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) GetMessageId() string {
+	return p.MessageId
+}
+
+var PrismAdminTokenKeyChangeArgs_Meter_DEFAULT *Meter
+
+func (p *PrismAdminTokenKeyChangeArgs) GetMeter() *Meter {
+	if !p.IsSetMeter() {
+		return PrismAdminTokenKeyChangeArgs_Meter_DEFAULT
+	}
+	return p.Meter
+}
+
+var PrismAdminTokenKeyChangeArgs_To_DEFAULT *Amendment
+
+func (p *PrismAdminTokenKeyChangeArgs) GetTo() *Amendment {
+	if !p.IsSetTo() {
+		return PrismAdminTokenKeyChangeArgs_To_DEFAULT
+	}
+	return p.To
+}
+func (p *PrismAdminTokenKeyChangeArgs) IsSetMeter() bool {
+	return p.Meter != nil
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) IsSetTo() bool {
+	return p.To != nil
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetMessageId bool = false
+	var issetMeter bool = false
+	var issetTo bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetMessageId = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetMeter = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetTo = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetMessageId {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field MessageId is not set"))
+	}
+	if !issetMeter {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Meter is not set"))
+	}
+	if !issetTo {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field To is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.MessageId = v
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Meter = &Meter{
+		Doe: "0000",
+
+		AllowKrnUpdate: true,
+
+		AllowKenUpdate: true,
+	}
+	if err := p.Meter.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Meter), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	p.To = &Amendment{}
+	if err := p.To.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.To), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenKeyChange_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "messageId", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:messageId: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.MessageId)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.messageId (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:messageId: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "meter", thrift.STRUCT, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:meter: ", p), err)
+	}
+	if err := p.Meter.Write(ctx, oprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Meter), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:meter: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "to", thrift.STRUCT, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:to: ", p), err)
+	}
+	if err := p.To.Write(ctx, oprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.To), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:to: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenKeyChangeArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenKeyChangeArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminTokenKeyChangeResult struct {
+	Success []*Token         `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminTokenKeyChangeResult() *PrismAdminTokenKeyChangeResult {
+	return &PrismAdminTokenKeyChangeResult{}
+}
+
+var PrismAdminTokenKeyChangeResult_Success_DEFAULT []*Token
+
+func (p *PrismAdminTokenKeyChangeResult) GetSuccess() []*Token {
+	return p.Success
+}
+
+var PrismAdminTokenKeyChangeResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminTokenKeyChangeResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminTokenKeyChangeResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminTokenKeyChangeResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminTokenKeyChangeResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminTokenKeyChangeResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.LIST {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	_, size, err := iprot.ReadListBegin(ctx)
+	if err != nil {
+		return thrift.PrependError("error reading list begin: ", err)
+	}
+	tSlice := make([]*Token, 0, size)
+	p.Success = tSlice
+	for i := 0; i < size; i++ {
+		_elem209 := &Token{}
+		if err := _elem209.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem209), err)
+		}
+		p.Success = append(p.Success, _elem209)
+	}
+	if err := iprot.ReadListEnd(ctx); err != nil {
+		return thrift.PrependError("error reading list end: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenKeyChange_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenKeyChangeResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.LIST, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := oprot.WriteListBegin(ctx, thrift.STRUCT, len(p.Success)); err != nil {
+			return thrift.PrependError("error writing list begin: ", err)
+		}
+		for _, v := range p.Success {
+			if err := v.Write(ctx, oprot); err != nil {
+				return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", v), err)
+			}
+		}
+		if err := oprot.WriteListEnd(ctx); err != nil {
+			return thrift.PrependError("error writing list end: ", err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenKeyChangeResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenKeyChangeResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenKeyChangeResult(%+v)", *p)
+}
+
+// Attributes:
+//   - Subclass
+//   - Control
+//   - Mfrcode
+type PrismAdminTokenMeterTestArgs struct {
+	Subclass int16 `thrift:"subclass,1,required" db:"subclass" json:"subclass"`
+	Control  int64 `thrift:"control,2,required" db:"control" json:"control"`
+	Mfrcode  int16 `thrift:"mfrcode,3,required" db:"mfrcode" json:"mfrcode"`
+}
+
+func NewPrismAdminTokenMeterTestArgs() *PrismAdminTokenMeterTestArgs {
+	return &PrismAdminTokenMeterTestArgs{}
+}
+
+func (p *PrismAdminTokenMeterTestArgs) GetSubclass() int16 {
+	return p.Subclass
+}
+
+func (p *PrismAdminTokenMeterTestArgs) GetControl() int64 {
+	return p.Control
+}
+
+func (p *PrismAdminTokenMeterTestArgs) GetMfrcode() int16 {
+	return p.Mfrcode
+}
+func (p *PrismAdminTokenMeterTestArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetSubclass bool = false
+	var issetControl bool = false
+	var issetMfrcode bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetSubclass = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetControl = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.I16 {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetMfrcode = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetSubclass {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Subclass is not set"))
+	}
+	if !issetControl {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Control is not set"))
+	}
+	if !issetMfrcode {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Mfrcode is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Subclass = v
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestArgs) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Control = v
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestArgs) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI16(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.Mfrcode = v
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenMeterTest_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "subclass", thrift.I16, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:subclass: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Subclass)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.subclass (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:subclass: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenMeterTestArgs) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "control", thrift.I64, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:control: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.Control)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.control (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:control: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenMeterTestArgs) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "mfrcode", thrift.I16, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:mfrcode: ", p), err)
+	}
+	if err := oprot.WriteI16(ctx, int16(p.Mfrcode)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.mfrcode (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:mfrcode: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenMeterTestArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenMeterTestArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminTokenMeterTestResult struct {
+	Success *MeterTest       `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminTokenMeterTestResult() *PrismAdminTokenMeterTestResult {
+	return &PrismAdminTokenMeterTestResult{}
+}
+
+var PrismAdminTokenMeterTestResult_Success_DEFAULT *MeterTest
+
+func (p *PrismAdminTokenMeterTestResult) GetSuccess() *MeterTest {
+	if !p.IsSetSuccess() {
+		return PrismAdminTokenMeterTestResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminTokenMeterTestResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminTokenMeterTestResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminTokenMeterTestResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminTokenMeterTestResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminTokenMeterTestResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminTokenMeterTestResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &MeterTest{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenMeterTest_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenMeterTestResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenMeterTestResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenMeterTestResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenMeterTestResult(%+v)", *p)
+}
+
+// Attributes:
+//   - Meter
+//   - TokenDec
+type PrismAdminTokenVerifyArgs struct {
+	Meter    *Meter `thrift:"meter,1,required" db:"meter" json:"meter"`
+	TokenDec string `thrift:"tokenDec,2,required" db:"tokenDec" json:"tokenDec"`
+}
+
+func NewPrismAdminTokenVerifyArgs() *PrismAdminTokenVerifyArgs {
+	return &PrismAdminTokenVerifyArgs{}
+}
+
+var PrismAdminTokenVerifyArgs_Meter_DEFAULT *Meter
+
+func (p *PrismAdminTokenVerifyArgs) GetMeter() *Meter {
+	if !p.IsSetMeter() {
+		return PrismAdminTokenVerifyArgs_Meter_DEFAULT
+	}
+	return p.Meter
+}
+
+func (p *PrismAdminTokenVerifyArgs) GetTokenDec() string {
+	return p.TokenDec
+}
+func (p *PrismAdminTokenVerifyArgs) IsSetMeter() bool {
+	return p.Meter != nil
+}
+
+func (p *PrismAdminTokenVerifyArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetMeter bool = false
+	var issetTokenDec bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetMeter = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetTokenDec = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetMeter {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Meter is not set"))
+	}
+	if !issetTokenDec {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field TokenDec is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenVerifyArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Meter = &Meter{
+		Doe: "0000",
+
+		AllowKrnUpdate: true,
+
+		AllowKenUpdate: true,
+	}
+	if err := p.Meter.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Meter), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenVerifyArgs) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.TokenDec = v
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenVerifyArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenVerify_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenVerifyArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "meter", thrift.STRUCT, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:meter: ", p), err)
+	}
+	if err := p.Meter.Write(ctx, oprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Meter), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:meter: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenVerifyArgs) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tokenDec", thrift.STRING, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:tokenDec: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.TokenDec)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tokenDec (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:tokenDec: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenVerifyArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenVerifyArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminTokenVerifyResult struct {
+	Success *Verification    `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminTokenVerifyResult() *PrismAdminTokenVerifyResult {
+	return &PrismAdminTokenVerifyResult{}
+}
+
+var PrismAdminTokenVerifyResult_Success_DEFAULT *Verification
+
+func (p *PrismAdminTokenVerifyResult) GetSuccess() *Verification {
+	if !p.IsSetSuccess() {
+		return PrismAdminTokenVerifyResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminTokenVerifyResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminTokenVerifyResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminTokenVerifyResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminTokenVerifyResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminTokenVerifyResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminTokenVerifyResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenVerifyResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Verification{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenVerifyResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenVerifyResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenVerify_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenVerifyResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenVerifyResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenVerifyResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenVerifyResult(%+v)", *p)
+}
+
+// Attributes:
+//   - MessageId
+type PrismAdminTokenFetchArgs struct {
+	MessageId string `thrift:"messageId,1,required" db:"messageId" json:"messageId"`
+}
+
+func NewPrismAdminTokenFetchArgs() *PrismAdminTokenFetchArgs {
+	return &PrismAdminTokenFetchArgs{}
+}
+
+func (p *PrismAdminTokenFetchArgs) GetMessageId() string {
+	return p.MessageId
+}
+func (p *PrismAdminTokenFetchArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetMessageId bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetMessageId = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetMessageId {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field MessageId is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenFetchArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.MessageId = v
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenFetchArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenFetch_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenFetchArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "messageId", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:messageId: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.MessageId)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.messageId (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:messageId: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminTokenFetchArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenFetchArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminTokenFetchResult struct {
+	Success []*Token         `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminTokenFetchResult() *PrismAdminTokenFetchResult {
+	return &PrismAdminTokenFetchResult{}
+}
+
+var PrismAdminTokenFetchResult_Success_DEFAULT []*Token
+
+func (p *PrismAdminTokenFetchResult) GetSuccess() []*Token {
+	return p.Success
+}
+
+var PrismAdminTokenFetchResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminTokenFetchResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminTokenFetchResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminTokenFetchResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminTokenFetchResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminTokenFetchResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.LIST {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenFetchResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	_, size, err := iprot.ReadListBegin(ctx)
+	if err != nil {
+		return thrift.PrependError("error reading list begin: ", err)
+	}
+	tSlice := make([]*Token, 0, size)
+	p.Success = tSlice
+	for i := 0; i < size; i++ {
+		_elem210 := &Token{}
+		if err := _elem210.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem210), err)
+		}
+		p.Success = append(p.Success, _elem210)
+	}
+	if err := iprot.ReadListEnd(ctx); err != nil {
+		return thrift.PrependError("error reading list end: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenFetchResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenFetchResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "tokenFetch_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminTokenFetchResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.LIST, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := oprot.WriteListBegin(ctx, thrift.STRUCT, len(p.Success)); err != nil {
+			return thrift.PrependError("error writing list begin: ", err)
+		}
+		for _, v := range p.Success {
+			if err := v.Write(ctx, oprot); err != nil {
+				return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", v), err)
+			}
+		}
+		if err := oprot.WriteListEnd(ctx); err != nil {
+			return thrift.PrependError("error writing list end: ", err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenFetchResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminTokenFetchResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminTokenFetchResult(%+v)", *p)
 }
