@@ -33,9 +33,7 @@ func Command(env *console.Env, more ...*cli.Command) *cli.Command {
 		Name: "vcm", Usage: "manage your VCMs as their tenant",
 		Subcommands: append([]*cli.Command{
 			t.create(), t.start(), t.setProperties(), t.useRequestKey(), t.inspectRequest(), t.enroll(), t.unenroll(), t.info(), t.envStats(),
-			{Name: "logs", Usage: "manage the signed log of a VCM", Subcommands: []*cli.Command{
-				t.logsExport(), t.logsExpire(), t.logsGetKey(), t.logsVerify(),
-			}},
+			t.logs(),
 		}, more...),
 	}
 }

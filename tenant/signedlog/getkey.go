@@ -1,4 +1,4 @@
-package cli
+package signedlog
 
 import (
 	"context"
@@ -11,11 +11,10 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/console"
 )
 
-func (t tool) logsGetKey() *cli.Command {
+func (t tool) getKey() *cli.Command {
 	return &cli.Command{
-		Name: "getkey", Usage: "retrieve the key that verifies the log of a VCM",
-		Flags: online(
-			uuidFlag("UUID of the VCM; may be left out if only one is enrolled"),
+		Name: "getkey", Usage: "retrieve the key that verifies the log",
+		Flags: t.online(
 			&cli.StringFlag{Name: "out", Usage: "write the key to this file"},
 			console.ForceFlag(),
 		),
@@ -23,20 +22,16 @@ func (t tool) logsGetKey() *cli.Command {
 			if _, err := console.NArgs(c); err != nil {
 				return err
 			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			f, err := k.home.VCM(c.String("uuid"))
+			source, err := t.access.Source(c)
 			if err != nil {
 				return err
 			}
 			var line string
-			err = k.onMonitor(f, func(ctx context.Context, m *monitor.MonitorClient) (err error) {
+			err = t.access.Monitor(c, func(ctx context.Context, m *monitor.MonitorClient) (err error) {
 				if line, err = m.LogKey(ctx); err != nil {
 					return err
 				}
-				_, err = logKey(f, line)
+				_, err = source.key(line)
 				return err
 			})
 			if err != nil {
@@ -47,7 +42,7 @@ func (t tool) logsGetKey() *cli.Command {
 					return err
 				}
 			}
-			return t.env.Print(c, map[string]string{"uuid": f.UUID, "key": line}, func(w io.Writer) error {
+			return t.env.Print(c, map[string]string{"log": source.Name, "key": line}, func(w io.Writer) error {
 				_, err := fmt.Fprintln(w, line)
 				return err
 			})

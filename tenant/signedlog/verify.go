@@ -1,4 +1,4 @@
-package cli
+package signedlog
 
 import (
 	"bytes"
@@ -12,8 +12,6 @@ import (
 
 	"github.com/tesserae-hsm/tesserae/internal/auditlog"
 	"github.com/tesserae-hsm/tesserae/internal/console"
-	"github.com/tesserae-hsm/tesserae/internal/errkind"
-	"github.com/tesserae-hsm/tesserae/tenant/access"
 )
 
 const (
@@ -22,36 +20,27 @@ const (
 	maxLogFiles = 10_000
 )
 
-func (t tool) logsVerify() *cli.Command {
+func (t tool) verify() *cli.Command {
 	return &cli.Command{
-		Name: "verify", Usage: "verify exported logs, or the proof of one entry, without the VCM", ArgsUsage: "FILE...",
-		Flags: []cli.Flag{
-			uuidFlag("UUID of the enrolled VCM; may be left out if only one is enrolled"),
-			&cli.StringFlag{Name: "config", Usage: "the VCM's configuration file, if it is not enrolled"},
+		Name: "verify", Usage: "verify exported logs, or the proof of one entry, without any service", ArgsUsage: "FILE...",
+		Flags: append(append([]cli.Flag{}, t.offline...),
 			&cli.BoolFlag{Name: "print", Usage: "print the entries"},
 			console.JSONFlag(), console.VerboseFlag(),
-		},
+		),
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 || c.NArg() > maxLogFiles {
 				return console.Usagef("%s needs FILE...; see '%s --help'", c.Command.HelpName, c.Command.HelpName)
 			}
-			home, err := access.Home(t.env)
+			source, err := t.access.Source(c)
 			if err != nil {
 				return err
-			}
-			f, id, err := t.target(c, home)
-			if err != nil {
-				return err
-			}
-			if f == nil {
-				return errkind.Errorf(errkind.NotFound, "VCM %s is not enrolled on this host; give its file with --config", id)
 			}
 			key := func(text []byte) (ed25519.PublicKey, error) {
 				line, err := auditlog.Certificate(text)
 				if err != nil {
 					return nil, err
 				}
-				return logKey(f, line)
+				return source.key(line)
 			}
 			return t.verifyFiles(c, key)
 		},

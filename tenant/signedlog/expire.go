@@ -1,4 +1,4 @@
-package cli
+package signedlog
 
 import (
 	"context"
@@ -11,11 +11,10 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/console"
 )
 
-func (t tool) logsExpire() *cli.Command {
+func (t tool) expire() *cli.Command {
 	return &cli.Command{
-		Name: "expire", Usage: "remove exported entries from the log of a VCM",
-		Flags: online(
-			uuidFlag("UUID of the VCM; may be left out if only one is enrolled"),
+		Name: "expire", Usage: "remove exported entries from the log",
+		Flags: t.online(
 			&cli.Int64Flag{Name: "seq", Usage: "the last entry to remove; it must have been exported", Required: true},
 		),
 		Action: func(c *cli.Context) error {
@@ -25,16 +24,8 @@ func (t tool) logsExpire() *cli.Command {
 			if c.Int64("seq") < 0 {
 				return console.Usagef("--seq %d is negative", c.Int64("seq"))
 			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			f, err := k.home.VCM(c.String("uuid"))
-			if err != nil {
-				return err
-			}
 			var removed int64
-			err = k.onMonitor(f, func(ctx context.Context, m *monitor.MonitorClient) (err error) {
+			err := t.access.Monitor(c, func(ctx context.Context, m *monitor.MonitorClient) (err error) {
 				removed, err = m.LogExpire(ctx, c.Int64("seq"))
 				return err
 			})
