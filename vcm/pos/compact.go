@@ -20,7 +20,7 @@ const (
 )
 
 // Run compacts the store from time to time until ctx ends.
-func (s *Service) Run(ctx context.Context) {
+func (s *Service) Run(ctx context.Context) error {
 	tick := time.NewTicker(compactEvery)
 	defer tick.Stop()
 	for {
@@ -32,7 +32,7 @@ func (s *Service) Run(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 	"github.com/tesserae-hsm/tesserae/internal/auditlog"
+	"github.com/tesserae-hsm/tesserae/internal/clock"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
@@ -76,6 +77,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	}
 	m.services.run("log checkpoints", m.checkpoints)
 	m.services.run("clock", m.followClock)
+	m.services.run("compaction", m.pos.Run)
 	return m, nil
 }
 
@@ -89,6 +91,11 @@ func (m *module) noteStart(ctx context.Context) error {
 		return m.audit(tx, auditlog.Entry{Time: m.began, Kind: "vcm.start", Actor: "unit", Subject: m.start.UUID, Detail: detail})
 	})
 }
+
+// tidWindow is how far a token identifier may be from the module's clock: as
+// wide as on the product, because a meter that is vended to many times in a
+// minute takes its identifiers from the minutes ahead.
+const tidWindow = 7 * 24 * time.Hour
 
 // vault is the security module's part of the store.
 type vault struct{ store *store.Store }
@@ -119,6 +126,7 @@ func (m *module) openTSM(ctx context.Context) (err error) {
 		Created:    m.opened.Created,
 		Clock:      m.clock,
 		TestMode:   m.opened.TestMode,
+		Window:     tidWindow,
 		Audit: func(tx tsm.Tx, e tsm.Event) error {
 			t, err := transaction(tx)
 			if err != nil {
@@ -185,8 +193,9 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		return err
 	}
 	m.dashboard = dashboard.New(dashboard.Config{
-		Store: m.store, Module: m.tsm, Keys: m.keys, Accounts: m.accounts, CertificateExpires: m.cert.Expires,
-		Clock: m.clock, Quota: m.start.DiskQuota, Port: address,
+		Store: m.store, Module: m.tsm, ModuleBucket: bucketModule, Keys: m.keys, Accounts: m.accounts, CertificateExpires: m.cert.Expires,
+		Host: clock.System(), Quota: m.start.DiskQuota, Address: address, SerialNumber: m.opened.Identity.ESN, UID: m.start.UUID,
+		Operations: func() int64 { return m.tokens.Stats().Tokens },
 	})
 	m.tokens, err = prismtoken.NewServer(prismtoken.Config{
 		Accounts: m.accounts, POS: m.pos, Dashboard: m.dashboard, Module: m.tsm,
