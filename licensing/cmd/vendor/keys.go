@@ -38,7 +38,7 @@ func writeKey(dir, name string, private any, public ssh.PublicKey) error {
 func readKey(dir, name string) (any, error) {
 	p, err := atomicfile.Read(filepath.Join(dir, name), armor.MaxSize)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, errkind.Errorf(errkind.NotFound, "%s holds no maker's keys; make them with 'vendor root --dir %s'", dir, dir)
+		return nil, errkind.Errorf(errkind.NotFound, "no maker's keys in %s; make them with 'vendor root --dir %s'", dir, dir)
 	}
 	if err != nil {
 		return nil, err
