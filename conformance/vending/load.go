@@ -2,6 +2,7 @@ package vending
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -24,8 +25,9 @@ type Load struct {
 	// Calls and Duration bound the run; zero is no bound, but one must be set.
 	Calls    int
 	Duration time.Duration
-	// Recover is how long a client whose connection broke tries to come back.
-	// Then it asks fetchTokenResult for the answer it lost. Zero ends the client.
+	// Recover is how long a client that has no connection tries to get one; with a
+	// call outstanding
+	// it then asks fetchTokenResult for the lost answer. Zero ends the client.
 	Recover time.Duration
 	// Record gets every call's outcome, one at a time, from the goroutine of its
 	// client. An error ends the run.
@@ -144,7 +146,7 @@ func (r *run) next(ctx context.Context) (number int, ok bool) {
 }
 
 func (r *run) client(ctx context.Context, id int) error {
-	c, err := r.connect(ctx, 0)
+	c, err := r.connect(ctx, r.Recover)
 	if err != nil {
 		return err
 	}
@@ -195,28 +197,35 @@ func (r *run) issue(ctx context.Context, c *Client, message string, m *prismtoke
 	}
 }
 
+// settle is how long a call may still run at the server after its connection
+// broke: a result that is missing until then never comes.
+const settle = 500 * time.Millisecond
+
 // recover comes back after a broken connection and learns what became of call.
 // It returns the connection to go on with, broken itself if the server stayed away.
 func (r *run) recover(ctx context.Context, broken *Client, call *Call) (*Client, error) {
-	deadline := time.Now().Add(r.Recover)
+	deadline, settled := time.Now().Add(r.Recover), time.Now().Add(settle)
 	call.Micros = 0
 	for {
 		c, err := r.connect(ctx, time.Until(deadline))
 		if err != nil {
 			call.Code, call.Error = Lost, err.Error()
-			if e := r.record(*call); e != nil {
-				return broken, e
-			}
-			return broken, err
+			return broken, errors.Join(err, r.record(*call))
 		}
 		tokens, err := c.API.FetchTokenResult_(ctx, MessageID(), c.Token, call.MessageID)
 		err = Error("fetch the result of "+call.MessageID, err)
-		switch {
+		switch code := ErrorCode(err); {
 		case err == nil:
 			call.Tokens, call.Fetched = tokens, true
 			return c, nil
-		case ErrorCode(err) != "":
-			call.Code, call.Error = ErrorCode(err), err.Error()
+		case code == "ECacheMiss" && time.Now().Before(settled):
+			if err := pause(ctx, time.Until(settled)); err != nil {
+				return c, err
+			}
+		case code == "EAuthentication.Token" && time.Now().Before(deadline):
+			// The session ended between sign-in and fetch; the next round signs in anew.
+		case code != "":
+			call.Code, call.Error = code, err.Error()
 			return c, nil
 		}
 		_ = c.Close()
@@ -224,10 +233,19 @@ func (r *run) recover(ctx context.Context, broken *Client, call *Call) (*Client,
 	}
 }
 
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return errkind.Errorf(errkind.Unavailable, "interrupted: %w", ctx.Err())
+	case <-time.After(d):
+		return nil
+	}
+}
+
 // connect dials and signs in, trying again for as long as patience lasts.
 func (r *run) connect(ctx context.Context, patience time.Duration) (*Client, error) {
 	deadline := time.Now().Add(patience)
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
 		c, err := Dial(ctx, r.Server)
 		if err == nil {
 			if err = c.SignIn(ctx, r.User, r.Password); err == nil {
@@ -235,13 +253,11 @@ func (r *run) connect(ctx context.Context, patience time.Duration) (*Client, err
 			}
 			_ = c.Close()
 		}
-		if !errkind.Is(err, errkind.Unavailable) || time.Now().Add(pause).After(deadline) {
+		if !errkind.Is(err, errkind.Unavailable) || time.Now().Add(wait).After(deadline) {
 			return nil, err
 		}
-		select {
-		case <-ctx.Done():
-			return nil, errkind.Errorf(errkind.Unavailable, "connect: %w", ctx.Err())
-		case <-time.After(pause):
+		if err := pause(ctx, wait); err != nil {
+			return nil, err
 		}
 	}
 }
