@@ -1,24 +1,58 @@
 // Package sandbox takes from a vcmd what it does not need, and proves it.
+//
+// Begin is the first thing in main: it counts the descriptors the process was
+// given and closes it to debuggers and core dumps. Enter, as soon as the
+// process knows what it is, adds the rest, in this order: limits; an empty,
+// read-only root with nothing but the data directory; no capabilities;
+// no_new_privs; Landlock; a list of allowed system calls. What the kernel or
+// the launcher did not give is left out and said so.
+//
+// No line of the report repeats what a set-up call returned. Each is the
+// outcome of an attempt made after its layer was added and before the next one,
+// so that it speaks for that layer: opening /etc/passwd after the root was
+// changed, opening / after Landlock, socket(2) after the filter.
+//
+// Attempts at calls that end the process in the finished sandbox are made
+// between two filters: the first refuses them with EPERM, the second, loaded
+// after the attempts, kills.
+//
+// A program that uses this package is built with CGO_ENABLED=0: only then can
+// the Go runtime change all threads of the process. Built otherwise, the
+// controls that need it are reported absent.
 package sandbox
 
 import (
 	"os"
+	"slices"
+	"strings"
 
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
 // Levels of isolation, the strongest first.
 const (
-	Full     = "full"
-	Rootless = "rootless"
-	Landlock = "landlock"
-	Process  = "process"
+	Full     = "full"     // own uid, six namespaces, empty root, Landlock, filter, control group, secret memory
+	Rootless = "rootless" // the same without own uid, control group and secret memory
+	Landlock = "landlock" // Landlock, filter, no_new_privs and limits only
+	Process  = "process"  // a process like any other
+)
+
+// levels are ordered, the strongest first.
+func levels() []string { return []string{Full, Rootless, Landlock, Process} }
+
+// What a control was found to be.
+const (
+	Enforced = "enforced"
+	Partial  = "partial"
+	Absent   = "absent"
 )
 
 // Config is what a sandbox must leave.
 type Config struct {
-	DataDir   *os.File // replaced by a descriptor of the same directory inside the sandbox
-	Listeners []int    // their descriptors
+	// DataDir keeps its number; it is reopened inside the new root.
+	DataDir   *os.File
+	Listeners []int // descriptors; exactly those that were inherited
 	Isolation vcmcontrol.Isolation
 	DiskQuota int64
 }
@@ -29,17 +63,137 @@ type Report struct {
 	Controls []vcmcontrol.Control
 }
 
-// Door is the start of a sandbox.
-type Door struct{}
+// Control returns the named line.
+func (r Report) Control(name string) vcmcontrol.Control {
+	for _, c := range r.Controls {
+		if c.Control == name {
+			return c
+		}
+	}
+	return vcmcontrol.Control{Control: name, Got: Absent, Reason: "not attempted"}
+}
+
+func (r *Report) add(name, wanted, got, reason, proof string) {
+	r.Controls = append(r.Controls, vcmcontrol.Control{Control: name, Wanted: wanted, Got: got, Reason: reason, Proof: proof})
+}
+
+func (r Report) enforced(names ...string) bool {
+	return !slices.ContainsFunc(names, func(n string) bool { return r.Control(n).Got != Enforced })
+}
+
+// Names of controls.
+const (
+	controlDescriptors  = "descriptors"
+	controlDumpable     = "not-dumpable"
+	controlLimits       = "limits"
+	controlUser         = "ns-user"
+	controlPID          = "ns-pid"
+	controlNet          = "ns-net"
+	controlIPC          = "ns-ipc"
+	controlUTS          = "ns-uts"
+	controlRoot         = "root"
+	controlUID          = "own-uid"
+	controlCgroup       = "cgroup"
+	controlSecretMemory = "secret-memory"
+	controlCapabilities = "capabilities"
+	controlNoNewPrivs   = "no-new-privs"
+	controlLandlock     = "landlock"
+	controlSyscalls     = "syscalls"
+	controlKill         = "syscalls-kill"
+)
+
+// needed lists the controls a level consists of, beyond those of the next weaker one.
+func needed(level string) []string {
+	switch level {
+	case Full:
+		return []string{controlUID, controlCgroup, controlSecretMemory}
+	case Rootless:
+		return []string{controlUser, controlPID, controlNet, controlIPC, controlUTS, controlRoot, controlCapabilities}
+	case Landlock:
+		return []string{controlDescriptors, controlDumpable, controlLimits, controlNoNewPrivs, controlLandlock, controlSyscalls, controlKill}
+	default:
+		return nil
+	}
+}
+
+// level is the strongest level whose controls, and those of all weaker ones,
+// are enforced.
+func (r Report) level() string {
+	reached := Process
+	for _, l := range []string{Landlock, Rootless, Full} {
+		if !r.enforced(needed(l)...) {
+			break
+		}
+		reached = l
+	}
+	return reached
+}
+
+// Door is a sandbox that is being entered.
+type Door struct {
+	census census
+	report Report
+	statm  *os.File
+}
 
 // Begin does what cannot wait: it must be the first thing in main. It counts
-// the descriptors and refuses unexpected ones, and closes the process to
+// the descriptors and refuses undeclared ones, and closes the process to
 // debuggers and core dumps.
-func Begin() (*Door, error) { return &Door{}, nil }
+func Begin() (*Door, error) {
+	d := &Door{}
+	var err error
+	if d.census, err = takeCensus(); err != nil {
+		return nil, err
+	}
+	d.report.add(controlDescriptors, "the declared descriptors only", Enforced, "", d.census.String())
+	if err := forbidDumps(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
 
 // Enter builds the rest of the sandbox and tries to get out of it. It fails
-// below the floor.
-func (d *Door) Enter(cfg Config) (Report, error) { return Report{Level: Process}, nil }
+// with kind Refused below the floor.
+func (d *Door) Enter(cfg Config) (Report, error) {
+	if err := d.census.matches(cfg.Listeners); err != nil {
+		return Report{}, err
+	}
+	d.statm, _ = os.Open("/proc/self/statm") // without, Memory asks the runtime
+	r := &d.report
+	r.proveDumps()
+	r.limit(cfg)
+	r.proveNamespaces(d.census)
+	r.proveHost(cfg.Isolation)
+	r.proveSecretMemory()
+	r.changeRoot(cfg)
+	r.dropCapabilities()
+	r.forbidNewPrivileges()
+	r.confineFiles(cfg.DataDir)
+	r.filterSyscalls()
+	r.Level = r.level()
+	if err := r.admit(cfg.Isolation.Floor); err != nil {
+		return Report{}, err
+	}
+	return *r, nil
+}
 
-// Memory is what the process has resident, in bytes.
-func (d *Door) Memory() int64 { return 0 }
+// admit refuses a level below the floor and says what is missing.
+func (r Report) admit(floor string) error {
+	at := slices.Index(levels(), floor)
+	if at < 0 {
+		return errkind.Errorf(errkind.Invalid, "isolation floor %q is none of %s", floor, strings.Join(levels(), ", "))
+	}
+	if slices.Index(levels(), r.Level) <= at {
+		return nil
+	}
+	var missing []string
+	for _, l := range levels()[at:] {
+		for _, name := range needed(l) {
+			if c := r.Control(name); c.Got != Enforced {
+				missing = append(missing, name+" ("+c.Reason+")")
+			}
+		}
+	}
+	return errkind.Errorf(errkind.Refused, "isolation is at level %s, below the floor %s: missing %s; lower the floor with --isolation-floor",
+		r.Level, floor, strings.Join(missing, ", "))
+}

@@ -1,3 +1,9 @@
+// The runtime would keep the host's control group files open to follow changes
+// of a processor limit, which VCMs do not have: theirs is a weight.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Command vcmd is one virtual module: the security module of one tenant with
 // its token service, in a sandbox of its own.
 //

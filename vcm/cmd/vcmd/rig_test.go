@@ -5,8 +5,10 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -29,12 +31,32 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
-// The test binary, run again as vcmd, is vcmd.
-func TestMain(m *testing.M) {
-	if os.Args[0] == "vcmd" {
-		os.Exit(run())
+// vcmd is the program under test, built as it is shipped.
+var vcmd string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "vcmd")
+	if err != nil {
+		panic(err)
 	}
-	os.Exit(m.Run())
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // other users run it, too
+		panic(err)
+	}
+	vcmd = filepath.Join(dir, "vcmd")
+	build := exec.Command("go", "build", "-o", vcmd, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build vcmd: %v\n%s", err, out)
+		return 1
+	}
+	// As the launcher does: what the test runner left open is not passed on.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		panic(err)
+	}
+	return m.Run()
 }
 
 const (
@@ -186,12 +208,8 @@ func (r *rig) launch(extra ...*os.File) *process {
 	}
 	attr := r.attr
 	attr.Pdeathsig = syscall.SIGKILL
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	p.cmd = &exec.Cmd{
-		Path: self, Args: []string{"vcmd"}, Env: []string{}, Dir: "/", Stderr: p.stderr, SysProcAttr: &attr,
+		Path: vcmd, Args: []string{"vcmd"}, Env: []string{}, Dir: "/", Stderr: p.stderr, SysProcAttr: &attr,
 		ExtraFiles: append(append([]*os.File{there, deviceEnd, dir}, r.sockets...), extra...),
 	}
 	p.conn = fdrpc.New(here, p.answer)

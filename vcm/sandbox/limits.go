@@ -1,0 +1,129 @@
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/metrics"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+)
+
+const (
+	maxDescriptors = 16 << 10
+	// maxThreads bounds threads where the count is the process's own, that is
+	// in a user namespace.
+	maxThreads = 256
+	// minFileSize keeps a log file on standard error writable.
+	minFileSize = 256 << 20
+)
+
+// forbidDumps keeps the process's memory from debuggers of the same user and
+// from core files.
+func forbidDumps() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return errkind.Errorf(errkind.Internal, "forbid dumps: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return errkind.Errorf(errkind.Internal, "forbid core files: %w", err)
+	}
+	return nil
+}
+
+func (r *Report) proveDumps() {
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	var core unix.Rlimit
+	coreErr := unix.Getrlimit(unix.RLIMIT_CORE, &core)
+	got, reason := Enforced, ""
+	if err != nil || coreErr != nil || dumpable != 0 || core.Max != 0 {
+		got, reason = Absent, "the kernel still allows dumps"
+	}
+	r.add(controlDumpable, "no debugger of the same user, no core file", got, reason,
+		fmt.Sprintf("PR_GET_DUMPABLE = %d, core limit %d", dumpable, core.Max))
+}
+
+// limit sets what one process may take, and tries to exceed the file size.
+func (r *Report) limit(cfg Config) {
+	const wanted = "bounded files, file size and, in a user namespace, threads"
+	// A write over the limit shall fail, not end the process.
+	signal.Ignore(syscall.SIGXFSZ)
+	size := uint64(max(2*cfg.DiskQuota+8<<20, minFileSize))
+	limits := []struct {
+		resource int
+		value    uint64
+	}{{unix.RLIMIT_NOFILE, maxDescriptors}, {unix.RLIMIT_FSIZE, size}, {unix.RLIMIT_MSGQUEUE, 0}}
+	if inUserNamespace() {
+		limits = append(limits, struct {
+			resource int
+			value    uint64
+		}{unix.RLIMIT_NPROC, maxThreads})
+	}
+	for _, l := range limits {
+		var now unix.Rlimit
+		err := unix.Getrlimit(l.resource, &now)
+		if err == nil {
+			v := min(l.value, now.Max)
+			err = unix.Setrlimit(l.resource, &unix.Rlimit{Cur: v, Max: v})
+		}
+		if err != nil {
+			r.add(controlLimits, wanted, Absent, fmt.Sprintf("limit %d: %v", l.resource, err), "")
+			return
+		}
+	}
+	err := exceedFileSize(int(cfg.DataDir.Fd()), int64(size)+1)
+	got, reason := Enforced, ""
+	if err != unix.EFBIG {
+		got, reason = Absent, "a file larger than the limit could be made"
+	}
+	r.add(controlLimits, wanted, got, reason, fmt.Sprintf("ftruncate to %d bytes → %s", size+1, outcome(err)))
+}
+
+const probeName = ".probe"
+
+// exceedFileSize tries to make a file of the given size in the data directory.
+func exceedFileSize(dir int, size int64) error {
+	fd, err := unix.Openat(dir, probeName, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = unix.Close(fd)
+		_ = unix.Unlinkat(dir, probeName, 0)
+	}()
+	return unix.Ftruncate(fd, size)
+}
+
+// outcome is how an attempt ended, by the kernel's name for it.
+func outcome(err error) string {
+	if err == nil {
+		return "allowed"
+	}
+	if e, ok := err.(unix.Errno); ok {
+		if name := unix.ErrnoName(e); name != "" {
+			return name
+		}
+	}
+	return err.Error()
+}
+
+// Memory is what the process has resident, in bytes; where the kernel did not
+// let it look, what the Go runtime holds.
+func (d *Door) Memory() int64 {
+	if d.statm != nil {
+		var buf [128]byte
+		n, _ := d.statm.ReadAt(buf[:], 0) // EOF is expected
+		if f := bytes.Fields(buf[:n]); len(f) > 1 {
+			if pages, err := strconv.ParseInt(string(f[1]), 10, 64); err == nil {
+				return pages * int64(os.Getpagesize())
+			}
+		}
+	}
+	s := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(s)
+	return int64(s[0].Value.Uint64() - s[1].Value.Uint64())
+}
