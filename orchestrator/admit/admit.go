@@ -41,6 +41,7 @@ type Choices struct {
 // Creation is an admitted request for a VCM.
 type Creation struct {
 	Properties  lifecycle.Properties // IPAddress is empty if it is to be allocated
+	RequestID   string
 	SSHAdminKey string
 	ShareKey    string
 }
@@ -64,7 +65,7 @@ func (u Unit) Create(file []byte, c Choices) (Creation, error) {
 	if err := u.room(); err != nil {
 		return Creation{}, err
 	}
-	return Creation{Properties: p, SSHAdminKey: request.KeyText(r.SSHAdminKey), ShareKey: r.ShareKey}, nil
+	return Creation{Properties: p, RequestID: r.ID, SSHAdminKey: request.KeyText(r.SSHAdminKey), ShareKey: r.ShareKey}, nil
 }
 
 // merge takes the provider's choices over the tenant's wishes.
@@ -163,6 +164,10 @@ func (u Unit) Start(v lifecycle.Record, file []byte) (share []byte, err error) {
 	case v.Properties.RestrictStartup:
 		return nil, errkind.Errorf(errkind.Refused,
 			"VCM %s has restrict-startup: it starts only with a start request of its tenant (--request)", v.UUID)
+	}
+	// The network may have been another one when the VCM was created.
+	if _, err := u.address(v.Properties.IPAddress, v.UUID); err != nil {
+		return nil, err
 	}
 	if err := u.active(v.UUID); err != nil {
 		return nil, err

@@ -3,9 +3,11 @@ package hosting
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
@@ -103,6 +105,9 @@ func (h *Host) report(ctx context.Context, v *vcm, r launch.Report) {
 	if !changed {
 		return
 	}
+	if r.Event == lifecycle.Ready {
+		h.auditIsolation(ctx, v.uuid, at, r.Ready)
+	}
 	if err = h.reload(ctx, v); err == nil {
 		err = h.store(ctx, v, next)
 	}
@@ -193,5 +198,18 @@ func (v *vcm) await(ctx context.Context, fn func(lifecycle.Record) bool) (lifecy
 		case <-ctx.Done():
 			return rec, ctx.Err()
 		}
+	}
+}
+
+// auditIsolation notes what isolation a start achieved, and what it lacks.
+func (h *Host) auditIsolation(ctx context.Context, uuid string, at time.Time, r vcmcontrol.Ready) {
+	detail := map[string]string{"level": r.Level}
+	for _, c := range r.Controls {
+		if c.Got != c.Wanted {
+			detail["lacks-"+c.Control] = fmt.Sprintf("%.100s", c.Got)
+		}
+	}
+	if err := h.audit(ctx, "unit", "vcm.ready", uuid, at, detail); err != nil {
+		h.cfg.Log.Error("isolation not in the audit log", "uuid", uuid, "err", err)
 	}
 }

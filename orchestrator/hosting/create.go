@@ -80,7 +80,7 @@ func (h *Host) decide(ctx context.Context, t hsmapi.Time, file []byte, c admit.C
 	}
 	v := newVCM(lifecycle.Record{
 		UUID: uuid.NewString(), ESN: h.cfg.Identity.ESN, State: lifecycle.Created, Pending: true,
-		Properties: p, SSHAdminKey: creation.SSHAdminKey, Slot: freeSlot(u.VCMs),
+		Properties: p, RequestID: creation.RequestID, SSHAdminKey: creation.SSHAdminKey, Slot: freeSlot(u.VCMs),
 		Created: t.Module.UTC(), Changed: t.Module.UTC(),
 	}, 0)
 	v.lock()

@@ -83,7 +83,8 @@ func Open(ctx context.Context, cfg Config, rebooted bool) (*Host, error) {
 		starts: make(chan struct{}, max(4, 2*runtime.GOMAXPROCS(0))),
 	}
 	if err := h.recover(ctx, rebooted); err != nil {
-		h.Close(ctx)
+		h.cancel() // records stay as they are: the next run takes them up again
+		h.owned.Wait()
 		return nil, err
 	}
 	epoch, _ := cfg.Unit.Epoch()

@@ -34,6 +34,16 @@ func (h *Host) Show(uuid string) (lifecycle.Record, error) {
 	return v.record(), nil
 }
 
+// File returns the VCM's configuration file as it is now: with the isolation of
+// the last start, signed again.
+func (h *Host) File(ctx context.Context, uuid string) ([]byte, error) {
+	rec, err := h.Show(uuid)
+	if err != nil {
+		return nil, err
+	}
+	return h.cfg.File(ctx, rec)
+}
+
 // Busy names a VCM whose tenant's service is operational, if there is one.
 func (h *Host) Busy(ctx context.Context) error {
 	for _, v := range h.all() {

@@ -141,6 +141,7 @@ func (h *Host) launch(ctx context.Context, v *vcm) (*launch.Process, error) {
 		Start: vcmcontrol.Start{
 			UUID: rec.UUID, ESN: rec.ESN, Name: rec.Properties.Name, Features: rec.Properties.Features,
 			DiskQuota: rec.Properties.DiskQuota, SSHAdminKey: rec.SSHAdminKey, LogLevel: h.cfg.LogLevel,
+			MemoryLimit: memoryLimit,
 		},
 		DataDir: h.dataDir(v.uuid),
 		Slot:    rec.Slot,

@@ -160,7 +160,7 @@ func (l *Launcher) start(ctx context.Context, spec Spec, group Group) (*Process,
 		return nil, err
 	}
 	spec.Start.Isolation = used.isolation(group, l.cfg.Floor)
-	p := newProcess(cmd, c.here, group, l.cfg.Log.With("uuid", spec.Start.UUID))
+	p := newProcess(cmd, c.here, group, l.cfg.Floor)
 	if err := group.Add(cmd.Process.Pid); err != nil {
 		// The process waits for Start, so nothing ran without its limits yet.
 		l.cfg.Log.Warn("not in its control group", "uuid", spec.Start.UUID, "err", err)

@@ -132,6 +132,8 @@ func (l *Launcher) try(p plan, spec Spec, files []*os.File) (*exec.Cmd, error) {
 		Env:         []string{},
 		Dir:         "/",
 		ExtraFiles:  files,
+		Stderr:      newWords(l.cfg.Log.With("uuid", spec.Start.UUID)),
+		WaitDelay:   lingering,
 		SysProcAttr: p.attributes(uid),
 	}
 	return cmd, cmd.Start()

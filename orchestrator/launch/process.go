@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os/exec"
 	"syscall"
@@ -20,8 +19,7 @@ type Process struct {
 	cmd   *exec.Cmd
 	conn  *fdrpc.Conn
 	group Group
-	log   *slog.Logger
-	began time.Time
+	floor string
 
 	ready  chan vcmcontrol.Ready  // at most one value
 	failed chan vcmcontrol.Failed // at most one value
@@ -35,9 +33,9 @@ type Final struct{ error }
 // Unwrap gives errkind the kind.
 func (f Final) Unwrap() error { return f.error }
 
-func newProcess(cmd *exec.Cmd, here *net.UnixConn, g Group, log *slog.Logger) *Process {
+func newProcess(cmd *exec.Cmd, here *net.UnixConn, g Group, floor string) *Process {
 	p := &Process{
-		cmd: cmd, group: g, log: log, began: time.Now(),
+		cmd: cmd, group: g, floor: floor,
 		ready: make(chan vcmcontrol.Ready, 1), failed: make(chan vcmcontrol.Failed, 1), done: make(chan struct{}),
 	}
 	p.conn = fdrpc.New(here, p.answer)
@@ -113,6 +111,10 @@ func offer[T any](ch chan T, v T) error {
 func (p *Process) Ready(ctx context.Context) (vcmcontrol.Ready, error) {
 	select {
 	case r := <-p.ready:
+		if Below(r.Level, p.floor) {
+			return r, Final{errkind.Errorf(errkind.Refused, "it reached isolation level %s, below the floor %s; lower it with --isolation-floor",
+				printable(r.Level), p.floor)}
+		}
 		return r, nil
 	case f := <-p.failed:
 		return vcmcontrol.Ready{}, failure(f)
@@ -130,7 +132,8 @@ func (p *Process) Ready(ctx context.Context) (vcmcontrol.Ready, error) {
 
 func failure(f vcmcontrol.Failed) error {
 	err := errkind.Errorf(errkind.Parse(f.Kind), "%s", printable(f.Reason))
-	if f.Final {
+	// A wrong mode passes: another process may still hold the partition.
+	if f.Final && !errkind.Is(err, errkind.Mode) {
 		return Final{err}
 	}
 	return err

@@ -87,3 +87,25 @@ func (t Tx) AddLicence(file []byte) error {
 	}
 	return b.Put(binary.BigEndian.AppendUint64(nil, seq), file)
 }
+
+// Forget drops what the provider set: client keys, licences, network and ports.
+// The audit log and the name of the state folder stay.
+func (t Tx) Forget() error {
+	for _, name := range []string{clientBucket, licenceBucket} {
+		if err := t.tx.DeleteBucket([]byte(name)); err != nil {
+			return err
+		}
+		if _, err := t.tx.CreateBucket([]byte(name)); err != nil {
+			return err
+		}
+	}
+	run, err := t.Run()
+	if err != nil {
+		return err
+	}
+	run.Ports = nil
+	if err := t.SetRun(run); err != nil {
+		return err
+	}
+	return t.SetNetworks(Networks{})
+}

@@ -19,6 +19,7 @@ type Record struct {
 	// if the orchestrator dies before the creation was acknowledged.
 	Pending    bool       `json:"pending,omitempty"`
 	Properties Properties `json:"properties"`
+	RequestID  string     `json:"requestId,omitempty"` // of the create request
 	// SSHAdminKey is the tenant's first key for the VCM's sshadmin service.
 	SSHAdminKey string    `json:"sshAdminKey"`
 	Created     time.Time `json:"created"` // module's clock

@@ -1,0 +1,32 @@
+// Command orchestratord partitions one HSM: it keeps the records of the VCMs,
+// starts and supervises their processes, and serves the provider's platform
+// services. It holds no key of any tenant.
+package main
+
+import (
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/tesserae-hsm/tesserae/internal/console"
+)
+
+func main() { console.Main(app) }
+
+func app(env *console.Env) *cli.App {
+	return &cli.App{
+		Name:     "orchestratord",
+		Usage:    "host virtual security modules on one HSM",
+		Version:  version(),
+		Commands: []*cli.Command{runCommand(env)},
+	}
+}
+
+// version is what the Go tool recorded in the binary.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
