@@ -25,9 +25,8 @@ type Load struct {
 	// Calls and Duration bound the run; zero is no bound, but one must be set.
 	Calls    int
 	Duration time.Duration
-	// Recover is how long a client that has no connection tries to get one; with a
-	// call outstanding
-	// it then asks fetchTokenResult for the lost answer. Zero ends the client.
+	// Recover is how long a client without a connection tries to get one; if a
+	// call was outstanding it then fetches the lost answer. Zero ends the client.
 	Recover time.Duration
 	// Record gets every call's outcome, one at a time, from the goroutine of its
 	// client. An error ends the run.
