@@ -98,11 +98,14 @@ func (s *server) admit(uc *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	if peer.UID != 0 && peer.UID != uint32(os.Getuid()) {
+	if !mayUse(peer.UID, uint32(os.Getuid())) {
 		return errkind.Errorf(errkind.Unauthorised, "process %d of user %d may not use the unit", peer.PID, peer.UID)
 	}
 	return nil
 }
+
+// mayUse says who is served by a unit of user owner.
+func mayUse(uid, owner uint32) bool { return uid == 0 || uid == owner }
 
 // handler answers the platform. base outlives one connection: VCM channels run under it.
 func (s *server) handler(base context.Context) fdrpc.Handler {
