@@ -42,6 +42,26 @@ func (g Group) Name() string { return fmt.Sprintf("%06d/%d/%d", g.SGC, g.KRN, g.
 
 // AddGroup adds a vending key. With an empty Key it is drawn at random.
 func (k *KMC) AddGroup(g Group) (Group, error) {
+	g, err := k.add(g)
+	if err != nil {
+		return Group{}, err
+	}
+	return g, k.save()
+}
+
+// AddGroups adds many vending keys at once, all or none.
+func (k *KMC) AddGroups(groups []Group) error {
+	before := slices.Clone(k.state.Groups)
+	for _, g := range groups {
+		if _, err := k.add(g); err != nil {
+			k.state.Groups = before
+			return err
+		}
+	}
+	return k.save()
+}
+
+func (k *KMC) add(g Group) (Group, error) {
 	if slices.ContainsFunc(k.state.Groups, func(o Group) bool { return o.Name() == g.Name() }) {
 		return Group{}, errkind.Errorf(errkind.Refused, "SGC %06d KRN %d with base date %d exists already", g.SGC, g.KRN, g.BDT)
 	}
@@ -63,7 +83,7 @@ func (k *KMC) AddGroup(g Group) (Group, error) {
 	slices.SortFunc(k.state.Groups, func(a, b Group) int {
 		return cmp.Or(cmp.Compare(a.SGC, b.SGC), cmp.Compare(a.KRN, b.KRN), cmp.Compare(a.BDT, b.BDT))
 	})
-	return g, k.save()
+	return g, nil
 }
 
 func keySize(dkg int) int {
