@@ -59,6 +59,8 @@ type rig struct {
 	clock    *clock.Fake
 	limits   prismtoken.Limits
 	testMode bool
+	quota    int64
+	dialled  []net.Conn
 
 	store    *store.Store
 	module   *tsm.Module
@@ -95,7 +97,7 @@ func must[T any](v T, err error) func(t testing.TB) T {
 
 func newRig(t testing.TB, change ...func(*rig)) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), key: make([]byte, 32), counter: new(counter), clock: clock.NewFake(epoch)}
+	r := &rig{t: t, dir: t.TempDir(), key: make([]byte, 32), counter: new(counter), clock: clock.NewFake(epoch), quota: quota}
 	rand.Read(r.key)
 	for _, c := range change {
 		c(r)
@@ -111,7 +113,7 @@ func (r *rig) open() {
 	t.Helper()
 	dir := must(os.Open(r.dir))(t)
 	defer dir.Close()
-	r.store = must(store.Open(ctx, store.Config{Dir: dir, Key: r.key, Counter: r.counter, Quota: quota}))(t)
+	r.store = must(store.Open(ctx, store.Config{Dir: dir, Key: r.key, Counter: r.counter, Quota: r.quota}))(t)
 	_, signer, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +229,15 @@ func (r *rig) dial() *tls.Conn {
 	}
 	c := must(tls.Dial("tcp", r.address, &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}))(r.t)
 	r.t.Cleanup(func() { c.Close() })
+	r.dialled = append(r.dialled, c)
 	return c
+}
+
+// hangUp closes every connection that dial made.
+func (r *rig) hangUp() {
+	for _, c := range r.dialled {
+		c.Close()
+	}
 }
 
 // client is a generated client on a connection of its own.
