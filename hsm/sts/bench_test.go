@@ -112,7 +112,9 @@ func BenchmarkCreditEA11DKGA04ConstantTime(b *testing.B) {
 func BenchmarkCreditEA07DKGA04ConstantTime(b *testing.B) {
 	benchVending(b, sts.DKGA04, sts.EA07, sts.ConstantTime, "TwoSHA256")
 }
-func BenchmarkCreditEA11Cached(b *testing.B) { benchCached(b, sts.EA11, sts.TableDriven, "MISTY1KeyAndBlock") }
+func BenchmarkCreditEA11Cached(b *testing.B) {
+	benchCached(b, sts.EA11, sts.TableDriven, "MISTY1KeyAndBlock")
+}
 func BenchmarkCreditEA07Cached(b *testing.B) { benchCached(b, sts.EA07, sts.TableDriven, "STABlock") }
 
 func benchBlock(b *testing.B, ea sts.EA, variant sts.Variant, reference string) {
