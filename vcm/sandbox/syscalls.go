@@ -93,8 +93,8 @@ func guarded() []seccomp.NameWithConditions {
 	return out
 }
 
-// errnoEPERM is the action that answers EPERM.
-const errnoEPERM = seccomp.ActionErrno | seccomp.Action(unix.EPERM)
+// errnoEPERM answers EPERM: the library adds the number to this action.
+const errnoEPERM = seccomp.ActionErrno
 
 func load(p seccomp.Policy) error {
 	return seccomp.LoadFilter(seccomp.Filter{Flag: seccomp.FilterFlagTSync, Policy: p})

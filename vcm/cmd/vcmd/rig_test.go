@@ -34,9 +34,19 @@ import (
 // vcmd is the program under test, built as it is shipped.
 var vcmd string
 
+// builtVCMD names a vcmd that was built before, for runs as another user.
+const builtVCMD = "TESSERAE_TEST_VCMD"
+
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
+	// As the launcher does: what the test runner left open is not passed on.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		panic(err)
+	}
+	if vcmd = os.Getenv(builtVCMD); vcmd != "" {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "vcmd")
 	if err != nil {
 		panic(err)
@@ -51,10 +61,6 @@ func buildAndRun(m *testing.M) int {
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build vcmd: %v\n%s", err, out)
 		return 1
-	}
-	// As the launcher does: what the test runner left open is not passed on.
-	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		panic(err)
 	}
 	return m.Run()
 }
@@ -185,8 +191,20 @@ func (b *safeBuffer) String() string {
 	return b.b.String()
 }
 
-// launch starts vcmd and tells it r.start. extra descriptors follow the listeners.
-func (r *rig) launch(extra ...*os.File) *process {
+// launch starts vcmd and tells it r.start.
+func (r *rig) launch() *process {
+	t := r.t
+	t.Helper()
+	p := r.spawn()
+	if _, err := p.conn.Call(t.Context(), vcmcontrol.MethodStart, r.start, nil); err != nil {
+		<-p.exited
+		t.Fatalf("start: %v\n%s", err, p.stderr)
+	}
+	return p
+}
+
+// spawn starts vcmd, which waits to be told. extra descriptors follow the listeners.
+func (r *rig) spawn(extra ...*os.File) *process {
 	t := r.t
 	t.Helper()
 	here, there, err := fdrpc.Pair()
@@ -231,10 +249,6 @@ func (r *rig) launch(extra ...*os.File) *process {
 			t.Logf("vcmd said:\n%s", p.stderr)
 		}
 	})
-	if _, err := p.conn.Call(t.Context(), vcmcontrol.MethodStart, r.start, nil); err != nil {
-		<-p.exited
-		t.Fatalf("start: %v\n%s", err, p.stderr)
-	}
 	return p
 }
 
