@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,9 @@ type clockFile struct {
 	Slew     time.Duration `json:"slew"`
 	SlewFrom time.Time     `json:"slewFrom"`
 	Floor    time.Time     `json:"floor"`
+	// Peak is the latest time shown since the clock was last set freely. Setting
+	// back is measured from it, so that many small steps do not make a large one.
+	Peak time.Time `json:"peak"`
 }
 
 func openClock(dir string, host clock.Clock, log *slog.Logger) (*rtc, error) {
@@ -104,7 +108,14 @@ func (c *rtc) set(to time.Time, limit time.Duration) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := clockFile{Offset: to.Sub(c.host.Now().Round(0)), Floor: to}
+	next := clockFile{Offset: to.Sub(c.host.Now().Round(0)), Floor: to, Peak: to}
+	if limit > 0 {
+		next.Peak = latest(c.s.Peak, c.last, to)
+		if next.Peak.Sub(to) > limit {
+			return errkind.Errorf(errkind.Refused, "the clock has shown %s since VCMs exist: it is not set back by more than %s from there",
+				next.Peak.UTC().Format(time.RFC3339), limit)
+		}
+	}
 	if err := c.write(next); err != nil {
 		return err
 	}
@@ -122,7 +133,7 @@ func (c *rtc) adjust(to time.Time) error {
 	if by.Abs() > maxAdjust {
 		return errkind.Errorf(errkind.Refused, "the clock is wrong by %s: more than %s is not adjusted gradually; stop every VCM and set it", by, maxAdjust)
 	}
-	next := clockFile{Offset: now.Sub(host), Slew: by, SlewFrom: host, Floor: c.last}
+	next := clockFile{Offset: now.Sub(host), Slew: by, SlewFrom: host, Floor: c.last, Peak: latest(c.s.Peak, c.last)}
 	if err := c.write(next); err != nil {
 		return err
 	}
@@ -136,9 +147,11 @@ func (c *rtc) save() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := c.s
-	next.Floor = c.last
+	next.Floor, next.Peak = c.last, latest(c.s.Peak, c.last)
 	return c.write(next)
 }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 func (c *rtc) write(s clockFile) error {
 	p, err := json.Marshal(s)

@@ -45,6 +45,11 @@ func TestClockIsSetOnlyALittleOnceThereAreVCMs(t *testing.T) {
 	if _, err := r.client.SetTime(t.Context(), hsmapi.SetTime{Time: r.now().Add(-23 * time.Hour)}); err != nil {
 		t.Error(err)
 	}
+	for range 2 { // not in small steps either, nor with a restart between them
+		_, err = r.client.SetTime(t.Context(), hsmapi.SetTime{Time: r.now().Add(-2 * time.Hour)})
+		want(t, err, errkind.Refused)
+		r.restart()
+	}
 	r.open(p.UUID)
 	_, err = r.client.SetTime(t.Context(), hsmapi.SetTime{Time: r.now().Add(time.Second)})
 	want(t, err, errkind.Mode)
