@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
 	"github.com/tesserae-hsm/tesserae/internal/console"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
@@ -27,6 +29,15 @@ func Home(env *console.Env) (*enrol.Home, error) {
 	})
 }
 
+// peer is a service and how to recognise it.
+type peer struct {
+	realm              enrol.Realm
+	service, principal string
+	address            string
+	unit               ssh.PublicKey
+	hint               string // what to do where this host's key is not accepted
+}
+
 // DialVCM connects to a service of an enrolled or verified VCM.
 func DialVCM(ctx context.Context, h *enrol.Home, f *vcmfile.File, service string, timeout time.Duration) (*sshrpc.Client, error) {
 	address, err := f.Endpoint(service)
@@ -37,18 +48,10 @@ func DialVCM(ctx context.Context, h *enrol.Home, f *vcmfile.File, service string
 	if err != nil {
 		return nil, err
 	}
-	signer, err := h.Key(enrol.Tenant, service)
-	if err != nil {
-		return nil, err
-	}
-	c, err := sshrpc.Dial(ctx, sshrpc.ClientConfig{
-		Service: service, Address: address, Signer: signer, UnitKey: key,
-		Principal: hsmapi.Principal(f.ESN, f.UUID, service), Timeout: timeout,
+	return dial(ctx, h, timeout, peer{
+		realm: enrol.Tenant, service: service, principal: hsmapi.Principal(f.ESN, f.UUID, service), address: address, unit: key,
+		hint: "'hsmadmin vcm enroll' installs this host's keys",
 	})
-	if errkind.Is(err, errkind.Unauthorised) {
-		return nil, errkind.Errorf(errkind.Unauthorised, "%w; 'hsmadmin vcm enroll' installs this host's keys", err)
-	}
-	return c, err
 }
 
 // DialUnit connects to a platform service of an enrolled unit.
@@ -61,16 +64,33 @@ func DialUnit(ctx context.Context, h *enrol.Home, u unitfile.Unit, service strin
 	if err != nil {
 		return nil, err
 	}
-	signer, err := h.Key(enrol.Platform, service)
+	return dial(ctx, h, timeout, peer{
+		realm: enrol.Platform, service: service, principal: hsmapi.Principal(u.ESN, "", service), address: address, unit: key,
+		hint: "'hsmadmin enroll' installs this host's keys",
+	})
+}
+
+// dial connects with the service's key, or, while keys are being rolled, with
+// the next one.
+func dial(ctx context.Context, h *enrol.Home, timeout time.Duration, p peer) (*sshrpc.Client, error) {
+	signer, err := h.Key(p.realm, p.service)
 	if err != nil {
 		return nil, err
 	}
-	c, err := sshrpc.Dial(ctx, sshrpc.ClientConfig{
-		Service: service, Address: address, Signer: signer, UnitKey: key,
-		Principal: hsmapi.Principal(u.ESN, "", service), Timeout: timeout,
-	})
-	if errkind.Is(err, errkind.Unauthorised) {
-		return nil, errkind.Errorf(errkind.Unauthorised, "%w; 'hsmadmin enroll' installs this host's keys", err)
+	cfg := sshrpc.ClientConfig{
+		Service: p.service, Address: p.address, Signer: signer, UnitKey: p.unit, Principal: p.principal, Timeout: timeout,
 	}
-	return c, err
+	c, err := sshrpc.Dial(ctx, cfg)
+	if !errkind.Is(err, errkind.Unauthorised) {
+		return c, err
+	}
+	if h.HasNext(p.realm, p.service) {
+		if cfg.Signer, err = h.NextKey(p.realm, p.service); err != nil {
+			return nil, err
+		}
+		if c, err = sshrpc.Dial(ctx, cfg); !errkind.Is(err, errkind.Unauthorised) {
+			return c, err
+		}
+	}
+	return nil, errkind.Errorf(errkind.Unauthorised, "%w; %s", err, p.hint)
 }

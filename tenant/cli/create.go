@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"time"
+
+	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/internal/console"
@@ -55,4 +58,23 @@ func introduce(h *enrol.Home, r *request.Request) error {
 	}
 	r.RequestKey, r.SSHAdminKey = signing.PublicKey(), admin.PublicKey()
 	return announceShare(h, r)
+}
+
+// SingleRequest makes the request that single-setup sends: a VCM that starts by
+// itself, with everything else left to the provider.
+func SingleRequest(h *enrol.Home, now time.Time, name string) ([]byte, error) {
+	now = now.UTC().Truncate(time.Second)
+	auto := true
+	r := &request.Request{
+		Kind: request.Create, ID: uuid.NewString(), Created: now, NotBefore: now.Add(-skew), Expires: now.Add(time.Hour),
+		Properties: request.Properties{Name: &name, Autostart: &auto},
+	}
+	if err := introduce(h, r); err != nil {
+		return nil, err
+	}
+	signer, err := h.Key(enrol.Tenant, enrol.TenantRequest)
+	if err != nil {
+		return nil, err
+	}
+	return r.Sign(signer)
 }
