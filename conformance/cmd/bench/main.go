@@ -27,8 +27,9 @@
 // another one; where there is no such reference, it is the benchmark of that
 // name, so that one benchmark can be measured against a part of itself. VALUE is the time of an operation in ns/op. A benchmark that
 // reports a metric whose unit ends in "/s" is a throughput: VALUE and UNIT are
-// that metric, and R is VALUE divided by what the reference would reach on one
-// core, 1 s / its time.
+// that metric, and R is VALUE divided by the reference's throughput in the same
+// unit, or, if the reference reports none, by what it would reach on one core,
+// 1 s / its time.
 //
 // # How it measures
 //

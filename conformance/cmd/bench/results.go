@@ -141,11 +141,14 @@ func (r *results) ratio(s *samples, value float64) (ratio, name string) {
 	if ref == nil {
 		return "-", name
 	}
-	time, _ := median(ref.times)
-	if s.unit != "ns/op" {
-		time = 1e9 / time
+	base, _ := median(ref.values)
+	if s.unit != ref.unit {
+		base, _ = median(ref.times)
+		if s.unit != "ns/op" {
+			base = 1e9 / base
+		}
 	}
-	return strconv.FormatFloat(value/time, 'f', 2, 64), name
+	return strconv.FormatFloat(value/base, 'f', 2, 64), name
 }
 
 // median returns the median of the rounds and the largest relative distance of a
