@@ -27,7 +27,6 @@ type rig struct {
 	clock *clock.Fake
 	m     *tsm.Module
 	kmc   *kmc.KMC
-	log   []tsm.Event
 }
 
 func newRig(t *testing.T, change ...func(*tsm.Config)) *rig {
