@@ -1,0 +1,187 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tesserae-hsm/tesserae/internal/api/gen/orchestrator"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/tenant/vcmfile"
+)
+
+func TestLifeOfAVCM(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o, n := w.orchestrator(), newTenant(t)
+	created := w.create(o, n, "first")
+	id := created.Vcm.Uuid
+	if created.Vcm.State != "created" || created.Vcm.Esn != w.esn || created.Vcm.Properties.Name != "first" {
+		t.Errorf("created %+v", created.Vcm)
+	}
+	f, err := vcmfile.Parse(created.VcmFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Verify(w.root()); err != nil {
+		t.Error(err)
+	}
+	v := w.start(o, id)
+	if v.State != "running" || v.IsolationLevel == "" || len(v.Isolation) == 0 {
+		t.Errorf("started: state %s, isolation %q, %d controls", v.State, v.IsolationLevel, len(v.Isolation))
+	}
+	if _, err := o.Start(t.Context(), id, nil, 10); !errkind.Is(err, errkind.Mode) {
+		t.Errorf("a second start: %v", err)
+	}
+	list, err := o.ListVcms(t.Context(), true)
+	if err != nil || len(list) != 1 || list[0].Uuid != id {
+		t.Errorf("list: %v %v", list, err)
+	}
+	stats, err := o.Stats(t.Context(), id)
+	if err != nil || len(stats) != 1 || stats[0].Memory == 0 || stats[0].Disk == 0 {
+		t.Errorf("stats: %+v %v", stats, err)
+	}
+	if err := o.Remove(t.Context(), id, true); !errkind.Is(err, errkind.Mode) {
+		t.Errorf("a running VCM was deleted by force: %v", err)
+	}
+	again, err := o.VcmFile(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := vcmfile.Parse(again); err != nil || f.IsolationLevel != v.IsolationLevel {
+		t.Errorf("the file does not certify the isolation: %+v %v", f, err)
+	}
+	if v, err = o.Stop(t.Context(), id, false, 30); err != nil || v.State != "stopped" {
+		t.Fatalf("stop: %+v %v", v, err)
+	}
+	if err := o.Remove(t.Context(), id, false); !errkind.Is(err, errkind.Refused) {
+		t.Errorf("deleted with an audit log that is not finalised: %v", err)
+	}
+	if err := o.Remove(t.Context(), id, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.Show(t.Context(), id); !errkind.Is(err, errkind.NotFound) {
+		t.Errorf("show after delete: %v", err)
+	}
+	if _, err := os.Stat(w.path("o/vcms/" + id)); !os.IsNotExist(err) {
+		t.Errorf("its data is left: %v", err)
+	}
+	if code := w.orch.end(syscall.SIGTERM); code != 0 {
+		t.Errorf("orchestratord ended with %d", code)
+	}
+}
+
+func TestCrashAndShutdown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.licence("max-active-vcms", "5")
+	o := w.orchestrator()
+	states := map[string]string{}
+	for _, want := range []string{"running", "running", "stopped", "created"} {
+		id := w.create(o, newTenant(t), want).Vcm.Uuid
+		states[id] = want
+		if want != "created" {
+			w.start(o, id)
+		}
+		if want == "stopped" {
+			if _, err := o.Stop(t.Context(), id, true, 30); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	addresses := w.unit().Services
+	w.orch.end(syscall.SIGKILL)
+	w.startOrchestrator()
+	o = w.orchestrator()
+	eventually(t, "every VCM is where it was", func() bool { return same(t, o, states) })
+	for i, s := range w.unit().Services {
+		if s != addresses[i] {
+			t.Errorf("service %s moved from %s to %s", s.Name, addresses[i].Address, s.Address)
+		}
+	}
+	// A shutdown in good order is a reboot: only autostart runs after it.
+	if code := w.orch.end(syscall.SIGTERM); code != 0 {
+		t.Errorf("orchestratord ended with %d", code)
+	}
+	w.startOrchestrator()
+	o = w.orchestrator()
+	for id, s := range states {
+		if s == "running" {
+			states[id] = "stopped"
+		}
+	}
+	if !same(t, o, states) {
+		t.Errorf("after a shutdown")
+	}
+}
+
+func same(t *testing.T, o *orchestrator.OrchestratorClient, want map[string]string) bool {
+	t.Helper()
+	list, err := o.ListVcms(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != len(want) {
+		t.Fatalf("%d VCMs, want %d", len(list), len(want))
+	}
+	for _, v := range list {
+		if v.State == "failed" {
+			t.Fatalf("%s failed: %s", v.Properties.Name, v.Reason)
+		}
+		if v.State != want[v.Uuid] {
+			return false
+		}
+	}
+	return true
+}
+
+func TestUnitComesBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := w.orchestrator()
+	id := w.create(o, newTenant(t), "v").Vcm.Uuid
+	w.start(o, id)
+	w.hsmd.end(syscall.SIGKILL)
+	if _, err := o.Create(t.Context(), []byte("x"), &orchestrator.CreateChoices{}); !errkind.Is(err, errkind.Unavailable) {
+		t.Errorf("without the unit: %v", err)
+	}
+	w.startHSM()
+	eventually(t, "the VCM runs again", func() bool {
+		v, err := o.Show(t.Context(), id)
+		return err == nil && v.State == "running" && v.Restarts > 0
+	})
+}
+
+func TestNobodyElseGetsIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if w.unit().FactoryKey != "" {
+		t.Error("the unit file still names a factory key")
+	}
+	if e, err := os.ReadDir(w.path("o/keys")); err != nil {
+		t.Error(err)
+	} else {
+		for _, f := range e {
+			if strings.Contains(f.Name(), "factory") {
+				t.Errorf("%s is left", f.Name())
+			}
+			if i, err := f.Info(); err != nil || i.Mode().Perm() != 0o600 {
+				t.Errorf("%s has mode %v (%v)", f.Name(), i.Mode(), err)
+			}
+		}
+	}
+	for service := range w.keys {
+		for other, key := range w.keys {
+			c, err := w.dial(service, key)
+			if (err == nil) != (service == other) {
+				t.Errorf("key of %s at %s: %v", other, service, err)
+			}
+			if err == nil {
+				c.Close()
+			} else if !errkind.Is(err, errkind.Unauthorised) {
+				t.Errorf("key of %s at %s: %v", other, service, err)
+			}
+		}
+	}
+}
