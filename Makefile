@@ -4,8 +4,7 @@
 SHELL   := /bin/bash
 GO      ?= go
 BIN     := bin
-GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOFLAGS_STATIC := -trimpath -ldflags "-s -w"
 COMMANDS := ./hsm/cmd/hsmd ./orchestrator/cmd/orchestratord ./vcm/cmd/vcmd \
 	./sp-tools/cmd/vcmadmin ./sp-tools/cmd/hsmadmin ./tenant/cmd/ptokenadmin \
 	./licensing/cmd/vendor ./conformance/cmd/kmc ./conformance/cmd/meter ./conformance/cmd/vend \

@@ -25,7 +25,7 @@ func (r *Rig) Maker(ctx context.Context) error {
 }
 
 // MakerRoot is the maker's public root key, which everybody pins.
-func (r *Rig) MakerRoot() string { return r.Path("maker", "keys", "maker-root.pub") }
+func (r *Rig) MakerRoot() string { return r.Path("maker", "keys", "root.pub") }
 
 // Mail is a file that one role sends to another.
 func (r *Rig) Mail(name string) string {

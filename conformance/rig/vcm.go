@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // VCM is a virtual module of a rig, and how to vend with it.
@@ -27,19 +28,20 @@ func (r *Rig) Request(ctx context.Context, name string, flags ...string) (string
 }
 
 // Create makes the VCM of a request and starts it.
-func (r *Rig) Create(ctx context.Context, request, name string) (*VCM, error) {
-	out, err := r.Run(ctx, Provider, "vcmadmin", "create", "--request", request, "--outdir", r.Mail(""), "--json", name)
-	if err != nil {
+func (r *Rig) Create(ctx context.Context, request, name string, flags ...string) (*VCM, error) {
+	outdir := r.Mail("for-" + name)
+	if err := os.MkdirAll(outdir, 0o700); err != nil {
 		return nil, err
 	}
-	var made struct {
-		UUID string `json:"uuid"`
-		File string `json:"file"`
+	args := append([]string{"create", "--request", request, "--outdir", outdir}, flags...)
+	if _, err := r.Run(ctx, Provider, "vcmadmin", append(args, name)...); err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal([]byte(out), &made); err != nil || made.UUID == "" {
-		return nil, fmt.Errorf("vcmadmin create answered %q: %v", out, err)
+	files, err := filepath.Glob(filepath.Join(outdir, "*.vcm"))
+	if err != nil || len(files) != 1 {
+		return nil, fmt.Errorf("vcmadmin create left %d VCM files in %s: %v", len(files), outdir, err)
 	}
-	v := &VCM{UUID: made.UUID, File: made.File}
+	v := &VCM{UUID: strings.TrimSuffix(filepath.Base(files[0]), ".vcm"), File: files[0]}
 	_, err = r.Run(ctx, Provider, "vcmadmin", "start", v.UUID)
 	return v, err
 }
