@@ -5,3 +5,6 @@ func Disconnect(p *Process) { _ = p.conn.Close() }
 
 // FindCgroupsIn is FindCgroups on given tables of the kernel.
 var FindCgroupsIn = findCgroups
+
+// NewWords is where a process's standard error goes.
+var NewWords = newWords

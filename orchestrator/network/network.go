@@ -59,7 +59,10 @@ func DefaultNetwork(cidr, esn string) (Network, error) {
 		}
 	}
 	n := Network{prefix: prefix}
-	n.first = spread(esn) % max(n.hosts(), 1)
+	if n.hosts() == 0 {
+		return Network{}, errkind.Errorf(errkind.Invalid, "network %s has no room for a VCM", prefix)
+	}
+	n.first = spread(esn) % n.hosts()
 	return n, nil
 }
 
