@@ -82,5 +82,7 @@ type Verified struct {
 	Amount   uint32 // the token's 16-bit field, or 20 bits for currency
 	Units    int64  // a credit amount decoded, as in Issued
 	TID      uint32
-	Key      Attributes
+	// KeyChange is set for a section of a key change, which has neither amount nor TID.
+	KeyChange bool
+	Key       Attributes
 }

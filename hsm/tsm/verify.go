@@ -69,6 +69,9 @@ func (o *Verified) read(message sts.Message) bool {
 		o.Units = units
 	case sts.Management:
 		o.Amount, o.TID = uint32(t.Value), uint32(t.TID)
+	case sts.KeySection:
+		o.KeyChange = true
+		return false
 	default:
 		return false
 	}

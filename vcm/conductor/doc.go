@@ -1,0 +1,42 @@
+// Package conductor is the low-level face of a virtual module: the commands of
+// the STS6 security-module API, over TCP (port 5100) and as the SSH service
+// "conductor".
+//
+// # Message line
+//
+// A request is AA?CC, parameters, CRC-16/ARC in four hex digits and CR; the
+// response AA!CC, a status of two characters, a payload, CRC and CR. A request
+// that cannot be attributed to a command is answered GL!ER and a code (20 wrong
+// CRC, 21 unknown header or command, 57 tampered, 58 error state). An extended
+// error has the status EE and one P field with its text.
+//
+// # Frame
+//
+// On TCP and SSH a line travels in a frame: a 16-bit big-endian length of all
+// that follows, six bytes, the line with its CR.
+//
+// # Parameters
+//
+// SM commands use PTVD fields: a type letter, a value, a tilde. Errors are
+// judged in stages, each over all fields from left to right: 60 number of
+// fields, 61 types, 62 values, 63 ranges.
+//
+// # Choices
+//
+// The text of the standard is not public. What follows is this project's
+// choice; each is made in one place, named here, so that a licensee's document
+// can replace it:
+//
+//   - the length has 16 bits and the six bytes are echoed (frame.go);
+//   - GL!ER is framed like any response, or bare with Config.RawErrors (frame.go);
+//   - D fields are UTC, N fields have 32 bits, P fields up to 8192 characters
+//     without a tilde (ptvd.go);
+//   - the layouts of CQ, KC, KR, KL, KF, KX, KD, QK, CI and QL, the window's
+//     unit of minutes, and the types of QI (commands.go);
+//   - VT takes 20 decimal or 17 hex digits, with or without TCT, and answers
+//     class, subclass, amount and TID as 0 and empty where the token is not
+//     valid (vending.go);
+//   - GL?RR with nothing to repeat is answered 02; GL?RS forgets the last
+//     response and answers 00; the echo's time-out is not waited for (general.go);
+//   - a CRC may have lower-case digits; ours never do (line.go).
+package conductor
