@@ -62,7 +62,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	dialling, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: cfg.Trust.tls(host)}).DialContext(dialling, "tcp", cfg.Address)
+	conn, err := (&tls.Dialer{Config: cfg.Trust.TLS(host)}).DialContext(dialling, "tcp", cfg.Address)
 	if err != nil {
 		var untrusted *UntrustedError
 		if errors.As(err, &untrusted) {

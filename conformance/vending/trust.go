@@ -71,7 +71,8 @@ func ParseTrust(p []byte, now func() time.Time) (*Trust, error) {
 	return t, nil
 }
 
-func (t *Trust) tls(host string) *tls.Config {
+// TLS returns the configuration of a connection to host.
+func (t *Trust) TLS(host string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		ServerName: host,

@@ -112,9 +112,20 @@ func (h *Handler) GetStatus(_ context.Context, _, token string) ([]*prismtoken1.
 	}}, nil
 }
 
-// ParseIdRecord is not offered.
-func (h *Handler) ParseIdRecord(context.Context, string, string, string) (*prismtoken1.MeterConfigIn, error) {
-	return nil, apiError("EService.Disabled", "Feature disabled: parseIdRecord")
+// ParseIdRecord reads the 35 digits.
+func (h *Handler) ParseIdRecord(_ context.Context, _, token, record string) (*prismtoken1.MeterConfigIn, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.permit(token); err != nil {
+		return nil, err
+	}
+	r, err := sts.ParseIDRecord(record)
+	if err != nil {
+		return nil, apiError("ESts.IdRecord", "Parameter 'idRecord' is an invalid IDRecord/Record2 (reason: %s); got '%s'", err, record)
+	}
+	m := prismtoken1.NewMeterConfigIn()
+	m.Drn, m.Ea, m.Tct, m.Sgc, m.Krn, m.Ti, m.Ken = r.PAN.DRN(), int16(r.EA), int16(r.TCT), int32(r.SGC), int16(r.KRN), int16(r.TI), 255
+	return m, nil
 }
 
 // LoadTransactionLicense is not offered.
@@ -122,11 +133,15 @@ func (h *Handler) LoadTransactionLicense(context.Context, string, string, string
 	return false, apiError("ESm", "Security Module error '87': STS API error INVALID_INSTRUCTION")
 }
 
-// IssueCreditToken issues subclasses 0 to 3.
+// IssueCreditToken issues subclasses 0 to 7.
 func (h *Handler) IssueCreditToken(_ context.Context, id, token string, m *prismtoken1.MeterConfigIn, sub int16, amount float64, _, _ int64) ([]*prismtoken1.Token, error) {
 	return h.issue(id, token, m, 0, sub, amount, func(tid sts.TID) (sts.Message, error) {
-		if sub < 0 || sub > 3 || amount < 0 || amount > sts.MaxUnits {
-			return nil, apiError("EParamRange", "Parameter 'subclass' out of range: got '%d', expected 0..3", sub)
+		if sub >= 4 && sub <= 7 {
+			coded, err := sts.EncodeCurrency(sts.CurrencyUnits(int64(amount * 1e5)))
+			return sts.CurrencyCredit{Resource: sts.Resource(sub - 4), TID: tid, Amount: coded}, err
+		}
+		if sub < 0 || sub > 7 || amount < 0 || amount > sts.MaxUnits {
+			return nil, apiError("EParamRange", "Parameter 'subclass' out of range: got '%d', expected 0..7", sub)
 		}
 		coded, err := sts.EncodeAmount(uint64(math.Ceil(amount)))
 		return sts.Credit{Resource: sts.Resource(sub), RND: 5, TID: tid, Amount: coded}, err
@@ -223,7 +238,10 @@ func (h *Handler) VerifyToken(_ context.Context, _, token string, m *prismtoken1
 	if err != nil {
 		return &prismtoken1.VerifyResult_{ValidationResult_: "EVerify.Crc"}, nil
 	}
-	base.TokenDec, base.Description = digits, fmt.Sprintf("%T", message)
+	base.TokenDec, base.TokenHex, base.Description = digits, parsed.Hex(), fmt.Sprintf("%T", message)
+	if credit, ok := message.(sts.Credit); ok {
+		base.Tid, base.TransferAmount = int32(credit.TID), float64(credit.Amount.Units())
+	}
 	return &prismtoken1.VerifyResult_{ValidationResult_: "EVerify.Ok", Token: base}, nil
 }
 

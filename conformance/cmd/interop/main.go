@@ -1,0 +1,67 @@
+// Command interop runs real Thrift clients in several languages, and a replay of
+// recorded frames, against a live PrismToken server.
+//
+// Every step is one line of JSON. A language that cannot run on this machine is
+// named and fails, unless --languages leaves it out.
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/tesserae-hsm/tesserae/conformance/interop"
+	"github.com/tesserae-hsm/tesserae/internal/console"
+)
+
+func main() { console.Main(App) }
+
+// App is the command line of interop.
+func App(env *console.Env) *cli.App {
+	return &cli.App{
+		Name:  "interop",
+		Usage: "run vendors' Thrift clients against a PrismToken server",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "address", Required: true, Usage: "`HOST:PORT` of the token service"},
+			&cli.StringFlag{Name: "ca", Required: true, Usage: "PEM `FILE` with the server's certificate, or the authority that issued it"},
+			&cli.StringFlag{Name: "user", Required: true, Usage: "`NAME` of a user who may issue credit, key-change and engineering tokens"},
+			&cli.StringFlag{Name: "password-file", Required: true, Usage: "`FILE` with the password"},
+			&cli.StringFlag{Name: "languages", Value: strings.Join(interop.Known(), ","), Usage: "comma-separated `LIST`"},
+			&cli.StringFlag{Name: "idl", Value: "vcm/prismtoken/idl/prismtoken1-TokenApi.thrift", Usage: "interface definition to generate clients from"},
+			&cli.StringFlag{Name: "node-modules", Usage: "`DIR` with the npm package thrift"},
+			&cli.StringFlag{Name: "drn11", Value: "00000000000", Usage: "a meter with EA 11"},
+			&cli.StringFlag{Name: "drn07", Value: "0100000000008", Usage: "a meter with EA 07"},
+			&cli.IntFlag{Name: "sgc", Value: 123456, Usage: "supply group whose key the server holds"},
+			&cli.IntFlag{Name: "krn", Value: 1, Usage: "key revision number"},
+			&cli.IntFlag{Name: "ti", Value: 1, Usage: "tariff index"},
+			&cli.IntFlag{Name: "ken", Value: 255, Usage: "key expiry number of the meters"},
+			&cli.IntFlag{Name: "to-sgc", Value: 123456, Usage: "supply group to change to"},
+			&cli.IntFlag{Name: "to-krn", Value: 1, Usage: "key revision number to change to"},
+			&cli.IntFlag{Name: "to-ti", Value: 2, Usage: "tariff index to change to"},
+			&cli.DurationFlag{Name: "language-timeout", Value: 3 * time.Minute, Usage: "bound for one language, compiling included"},
+		},
+		Action: func(c *cli.Context) error { return runInterop(env, c) },
+	}
+}
+
+func runInterop(env *console.Env, c *cli.Context) error {
+	if _, err := console.NArgs(c); err != nil {
+		return err
+	}
+	var languages []string
+	for _, l := range strings.Split(c.String("languages"), ",") {
+		if l = strings.TrimSpace(l); l != "" {
+			languages = append(languages, l)
+		}
+	}
+	return interop.Run(c.Context, interop.Config{
+		Address: c.String("address"), CA: c.String("ca"), User: c.String("user"), PasswordFile: c.String("password-file"),
+		Languages: languages, IDL: c.String("idl"), NodeModules: c.String("node-modules"),
+		Meters: interop.Meters{
+			DRN11: c.String("drn11"), DRN07: c.String("drn07"), SGC: c.Int("sgc"), KRN: c.Int("krn"), TI: c.Int("ti"), KEN: c.Int("ken"),
+			ToSGC: c.Int("to-sgc"), ToKRN: c.Int("to-krn"), ToTI: c.Int("to-ti"),
+		},
+		Timeout: c.Duration("language-timeout"), Now: time.Now, Out: env.Stdout,
+	})
+}
