@@ -77,9 +77,10 @@ func flagSets(sets ...[]cli.Flag) []cli.Flag {
 	return all
 }
 
-// printTokens writes what one call returned.
-func printTokens(env *console.Env, c *cli.Context, id string, tokens []*prismtoken1.Token) error {
-	return env.Print(c, issued{id, tokens}, func(w io.Writer) error {
+// printTokens writes what one call returned; as JSON, a list of the interface's
+// Token.
+func printTokens(env *console.Env, c *cli.Context, tokens []*prismtoken1.Token) error {
+	return env.Print(c, tokens, func(w io.Writer) error {
 		for _, t := range tokens {
 			if _, err := fmt.Fprintln(w, vending.String(t)); err != nil {
 				return err
@@ -89,12 +90,6 @@ func printTokens(env *console.Env, c *cli.Context, id string, tokens []*prismtok
 	})
 }
 
-// issued is the JSON form of a call's tokens.
-type issued struct {
-	MessageID string               `json:"messageId"`
-	Tokens    []*prismtoken1.Token `json:"tokens"`
-}
-
 // list runs a call that returns tokens and prints them.
 func list(env *console.Env, c *cli.Context, what string, call func(ctx context.Context, client *vending.Client, id string) ([]*prismtoken1.Token, error)) error {
 	return signedIn(env, c, func(ctx context.Context, client *vending.Client, id string) error {
@@ -102,6 +97,6 @@ func list(env *console.Env, c *cli.Context, what string, call func(ctx context.C
 		if err != nil {
 			return vending.Error(what+" (message "+id+")", err)
 		}
-		return printTokens(env, c, id, tokens)
+		return printTokens(env, c, tokens)
 	})
 }
