@@ -71,7 +71,7 @@ func (r *Rig) Users(ctx context.Context, v *VCM) error {
 		return err
 	}
 	v.User, v.Secret, v.CA = "vending", api, r.Mail("tokenapi.pem")
-	out, err := r.Run(ctx, Tenant, "ptokenadmin", "tls", "certificate", "--json", "--out", v.CA)
+	out, err := r.Run(ctx, Tenant, "ptokenadmin", "tls", "certificate", "export", "--json", "--out", v.CA)
 	if err != nil {
 		return err
 	}
