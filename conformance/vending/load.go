@@ -55,15 +55,17 @@ const Lost = "lost"
 
 // Report sums up a run.
 type Report struct {
-	Clients   int     `json:"clients"`
-	Calls     int     `json:"calls"`
-	Tokens    int     `json:"tokens"`
-	Errors    int     `json:"errors"`
-	Fetched   int     `json:"fetched"`
-	Seconds   float64 `json:"seconds"`
-	PerSecond float64 `json:"tokensPerSecond"`
-	P50Millis float64 `json:"p50Millis"`
-	P99Millis float64 `json:"p99Millis"`
+	Clients int `json:"clients"`
+	Calls   int `json:"calls"`
+	Tokens  int `json:"tokens"`
+	Errors  int `json:"errors"`
+	// Codes counts the errors by their code.
+	Codes     map[string]int `json:"codes,omitempty"`
+	Fetched   int            `json:"fetched"`
+	Seconds   float64        `json:"seconds"`
+	PerSecond float64        `json:"tokensPerSecond"`
+	P50Millis float64        `json:"p50Millis"`
+	P99Millis float64        `json:"p99Millis"`
 }
 
 // run is the shared state of one Load.Run.
@@ -271,6 +273,10 @@ func (r *run) record(c Call) error {
 		r.report.Fetched++
 	case c.Code != "":
 		r.report.Errors++
+		if r.report.Codes == nil {
+			r.report.Codes = map[string]int{}
+		}
+		r.report.Codes[c.Code]++
 	default:
 		r.micros = append(r.micros, c.Micros)
 	}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -84,6 +86,11 @@ func runLoad(env *console.Env, c *cli.Context) (err error) {
 	return errors.Join(runErr, env.Print(c, report, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%d tokens from %d clients in %.2f s: %.0f tokens/s, p50 %.2f ms, p99 %.2f ms; %d calls, %d errors, %d fetched\n",
 			report.Tokens, report.Clients, report.Seconds, report.PerSecond, report.P50Millis, report.P99Millis, report.Calls, report.Errors, report.Fetched)
+		for _, code := range slices.Sorted(maps.Keys(report.Codes)) {
+			if err == nil {
+				_, err = fmt.Fprintf(w, "  %s: %d\n", code, report.Codes[code])
+			}
+		}
 		return err
 	}))
 }
