@@ -93,7 +93,7 @@ func benchMeters(b *testing.B) []*prismtoken1.MeterConfigIn {
 		if err != nil {
 			b.Fatal(err)
 		}
-		out[i] = meter(pan.DRN(), 11, 123456)
+		out[i] = newMeter(pan.DRN(), 11, 123456)
 	}
 	return out
 }

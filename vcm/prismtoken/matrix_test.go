@@ -287,7 +287,7 @@ func matrixRig(t *testing.T) *rig {
 
 func validArguments(token string) *arguments {
 	return &arguments{
-		message: "m-1", token: token, meter: meter("00000000000", 7, 123456),
+		message: "m-1", token: token, meter: newMeter("00000000000", 7, 123456),
 		to:     &prismtoken1.MeterConfigAmendment{ToSgc: 654321, ToKrn: 1, ToTi: 1},
 		amount: 1, request: "never", pattern: "*",
 		record: "00000260060135803400000207999907012", licence: "no licence", echo: "x",
@@ -309,7 +309,7 @@ func TestMatrix(t *testing.T) {
 	}
 	ctx, c := context.Background(), r.client()
 	token, bare, other := r.signIn(c, "any"), r.signIn(c, "bare"), r.signIn(c, "other")
-	issued, err := c.IssueCreditToken(ctx, "of-other", other, meter("00000000000", 7, 123456), 0, 1, 0, 0)
+	issued, err := c.IssueCreditToken(ctx, "of-other", other, newMeter("00000000000", 7, 123456), 0, 1, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

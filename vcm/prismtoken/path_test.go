@@ -21,7 +21,7 @@ func TestPath(t *testing.T) {
 	}
 	token := r.signIn(c, "vending")
 	for _, ea := range []int16{7, 11} {
-		m := meter("12345678903", ea, 123456)
+		m := newMeter("12345678903", ea, 123456)
 		m.Drn = "00000000000"
 		tokens, err := c.IssueCreditToken(ctx, "credit", token, m, 0, 102, 0, 0)
 		if err != nil {

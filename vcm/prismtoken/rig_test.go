@@ -257,10 +257,3 @@ func (r *rig) signIn(c *prismtoken1.TokenApiClient, name string) string {
 	}
 	return res.AccessToken
 }
-
-// meter is a configuration as clients send it.
-func meter(drn string, ea int16, sgc int32) *prismtoken1.MeterConfigIn {
-	m := prismtoken1.NewMeterConfigIn()
-	m.Drn, m.Ea, m.Tct, m.Sgc, m.Krn, m.Ti, m.Ken = drn, ea, 2, sgc, 1, 1, 255
-	return m
-}

@@ -263,7 +263,7 @@ func TestIdleConnections(t *testing.T) {
 	vend := func() time.Duration {
 		began := time.Now()
 		for range 50 {
-			if _, err := c.IssueCreditToken(context.Background(), "m", token, meter("00000000000", 11, 123456), 0, 1, 0, 0); err != nil {
+			if _, err := c.IssueCreditToken(context.Background(), "m", token, newMeter("00000000000", 11, 123456), 0, 1, 0, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
