@@ -18,24 +18,38 @@ func (m *Module) Approved(publicKeyRecord string) bool {
 	return err == nil && k.ApprovedBy(m.cfg.ApprovalRoot)
 }
 
+// approval is how a KMC key's approval signature is judged.
+type approval int
+
+const (
+	approvalValid    approval = iota // valid, where there is one and a root to judge it by
+	approvalRequired                 // valid, and there is one
+	approvalIgnored
+)
+
 // KeyAgreement starts a key agreement with a KMC and returns the VKLOAD.REQ.1
 // record: SM?KC. Earlier requests to the same KMC can no longer be answered. An
 // approval signature that is present must be valid.
 func (m *Module) KeyAgreement(ctx context.Context, publicKeyRecord string) (request string, err error) {
-	return m.keyAgreement(ctx, publicKeyRecord, true)
+	return m.keyAgreement(ctx, publicKeyRecord, approvalValid)
+}
+
+// KeyAgreementApproved is KeyAgreement for a host that refuses unapproved keys.
+func (m *Module) KeyAgreementApproved(ctx context.Context, publicKeyRecord string) (request string, err error) {
+	return m.keyAgreement(ctx, publicKeyRecord, approvalRequired)
 }
 
 // KeyAgreementUnapproved is KeyAgreement for a host that overrides a bad
 // approval signature.
 func (m *Module) KeyAgreementUnapproved(ctx context.Context, publicKeyRecord string) (request string, err error) {
-	return m.keyAgreement(ctx, publicKeyRecord, false)
+	return m.keyAgreement(ctx, publicKeyRecord, approvalIgnored)
 }
 
-func (m *Module) keyAgreement(ctx context.Context, record string, approval bool) (request string, err error) {
+func (m *Module) keyAgreement(ctx context.Context, record string, how approval) (request string, err error) {
 	if err := m.ready(); err != nil {
 		return "", err
 	}
-	key, err := m.checkKMCKey(record, approval)
+	key, err := m.checkKMCKey(record, how)
 	if err != nil {
 		return "", err
 	}
@@ -61,7 +75,7 @@ func (m *Module) keyAgreement(ctx context.Context, record string, approval bool)
 }
 
 // checkKMCKey judges a KMC's public key in the documented order.
-func (m *Module) checkKMCKey(record string, approval bool) (keyload.KMCPublicKey, error) {
+func (m *Module) checkKMCKey(record string, how approval) (keyload.KMCPublicKey, error) {
 	const what = "Bad KMC PUBKEY: "
 	key, err := keyload.ParseKMCPublicKey(record)
 	var field *keyload.FieldError
@@ -82,7 +96,11 @@ func (m *Module) checkKMCKey(record string, approval bool) (keyload.KMCPublicKey
 	if _, err := key.Key(); err != nil {
 		return key, extended("SM.1.3: %sinvalid point", what)
 	}
-	if approval && key.Signature != nil && m.cfg.ApprovalRoot != nil && !key.ApprovedBy(m.cfg.ApprovalRoot) {
+	switch approved := key.ApprovedBy(m.cfg.ApprovalRoot); {
+	case how == approvalRequired && !approved && key.Signature == nil:
+		return key, extended("SM.1.4: %sno approval signature", what)
+	case how == approvalRequired && !approved,
+		how == approvalValid && !approved && key.Signature != nil && m.cfg.ApprovalRoot != nil:
 		return key, extended("SM.1.4: %sapproval signature invalid", what)
 	}
 	now := m.Now()

@@ -91,6 +91,12 @@ func TestKeyAgreementRefusals(t *testing.T) {
 	if r.m.Approved(forged) || r.m.Approved(good) || !r.m.Approved(signed(t, good, root)) {
 		t.Error("approval is judged wrongly")
 	}
+	_, err = r.m.KeyAgreementApproved(ctx, forged)
+	extended(t, err, "SM.1.4: Bad KMC PUBKEY: approval signature invalid")
+	_, err = r.m.KeyAgreementApproved(ctx, good)
+	extended(t, err, "SM.1.4: Bad KMC PUBKEY: no approval signature")
+	_, err = r.m.KeyAgreementApproved(ctx, signed(t, good, root))
+	want(t, err, tsm.CodeOK)
 	_, err = r.m.KeyAgreementUnapproved(ctx, forged)
 	want(t, err, tsm.CodeOK)
 

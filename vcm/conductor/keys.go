@@ -5,8 +5,11 @@ import "context"
 func keyAgreement(ctx context.Context, c *session, f *fields, out *payload) error {
 	m := c.server.cfg.Module
 	agree := m.KeyAgreement
-	if allow := c.server.cfg.AllowUnapproved; allow != nil && allow(ctx) {
-		agree = m.KeyAgreementUnapproved
+	if allow := c.server.cfg.AllowUnapproved; allow != nil {
+		agree = m.KeyAgreementApproved
+		if allow(ctx) {
+			agree = m.KeyAgreementUnapproved
+		}
 	}
 	request, err := agree(ctx, f.texts[0])
 	if err != nil {

@@ -59,8 +59,8 @@ type Config struct {
 	// RawErrors sends GL!ER without a frame, as some devices do.
 	RawErrors bool
 	// AllowUnapproved is asked at each SM?KC whether a KMC's public key may be
-	// used without a valid approval signature; nil never allows it where the
-	// module has an approval root, and always where it has none.
+	// used without a valid approval signature. With nil only a signature that is
+	// there must be valid.
 	AllowUnapproved func(context.Context) bool
 	Log             *slog.Logger
 }
