@@ -28,7 +28,7 @@ func allowed() []string {
 		"accept4", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "getpeername", "getsockname", "getsockopt",
 		"pipe2", "recvfrom", "recvmsg", "sendmsg", "sendto", "setsockopt", "shutdown",
 		// the rest
-		"getrandom", "getrusage",
+		"getrandom", "getrlimit", "getrusage",
 	}
 }
 
@@ -82,6 +82,8 @@ func guarded() []seccomp.NameWithConditions {
 		// no new code
 		{Name: "mmap", Conditions: seccomp.ArgumentConditions{condition(2, seccomp.BitsNotSet, unix.PROT_EXEC)}},
 		{Name: "mprotect", Conditions: seccomp.ArgumentConditions{condition(2, seccomp.BitsNotSet, unix.PROT_EXEC)}},
+		// limits are read, not set
+		{Name: "prlimit64", Conditions: seccomp.ArgumentConditions{condition(2, seccomp.Equal, 0)}},
 		// the runtime names its mappings; the report asks for the filter's mode
 		{Name: "prctl", Conditions: seccomp.ArgumentConditions{condition(0, seccomp.Equal, unix.PR_SET_VMA)}},
 		{Name: "prctl", Conditions: seccomp.ArgumentConditions{condition(0, seccomp.Equal, unix.PR_GET_SECCOMP)}},
@@ -182,7 +184,7 @@ func syscallAttempts() []syscallAttempt {
 		{"unshare", raw(unix.SYS_UNSHARE, 0, 0, 0)},                                   // allowed
 		{"kill of the parent", raw(unix.SYS_KILL, uintptr(unix.Getppid()), 0, 0)},     // allowed outside
 		{"prctl to become dumpable", raw(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0)}, // allowed
-		{"setrlimit", raw(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, 0)},                // allowed
+		{"setrlimit", raw(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, 1)},                // EFAULT
 		{"mount", raw(unix.SYS_MOUNT, 0, 0, 0)},                                       // EFAULT or EPERM
 		{"bpf", raw(unix.SYS_BPF, 0xffff, 0, 0)},                                      // EINVAL or EPERM
 	}
