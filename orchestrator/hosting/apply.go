@@ -128,7 +128,7 @@ func (h *Host) take(v *vcm, r launch.Report, at time.Time) (next lifecycle.Recor
 		next.Level, next.Controls, next.Finalised, changed = r.Ready.Level, r.Ready.Controls, false, true
 		v.since, v.lastErr = time.Now(), ""
 	} else {
-		v.lastErr = r.Reason
+		v.lastErr, v.final = r.Reason, r.Err
 	}
 	if changed {
 		v.rec, v.dirty = next, true
@@ -201,11 +201,14 @@ func (v *vcm) await(ctx context.Context, fn func(lifecycle.Record) bool) (lifecy
 	}
 }
 
+// enforced is what a control got that an attempt could not pass.
+const enforced = "enforced"
+
 // auditIsolation notes what isolation a start achieved, and what it lacks.
 func (h *Host) auditIsolation(ctx context.Context, uuid string, at time.Time, r vcmcontrol.Ready) {
 	detail := map[string]string{"level": r.Level}
 	for _, c := range r.Controls {
-		if c.Got != c.Wanted {
+		if c.Got != enforced {
 			detail["lacks-"+c.Control] = fmt.Sprintf("%.100s", c.Got)
 		}
 	}

@@ -142,6 +142,7 @@ type vcm struct {
 	dirty   bool          // the stored record is older than rec
 	claimed bool          // admitted to start; rec will say so in a moment
 	lastErr string        // why the last attempt to start failed
+	final   error         // why supervision gave up
 	changed chan struct{} // closed and replaced when rec changes
 	super   *launch.Supervisor
 	sockets []network.Socket

@@ -36,15 +36,17 @@ func (h *Host) Start(ctx context.Context, by Actor, uuid string, file []byte, ti
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	rec, err = v.await(ctx, func(r lifecycle.Record) bool { return r.State != lifecycle.Starting })
+	v.mu.Lock()
+	last, final := v.lastErr, v.final
+	v.mu.Unlock()
 	switch {
 	case err != nil:
-		v.mu.Lock()
-		last := v.lastErr
-		v.mu.Unlock()
 		if last == "" {
 			last = "no failure so far"
 		}
 		return rec, errkind.Errorf(errkind.Unavailable, "VCM %s is still starting after %s (%s); see 'vcmadmin show %s'", uuid, timeout, last, uuid)
+	case rec.State == lifecycle.Failed && final != nil:
+		return rec, fmt.Errorf("VCM %s did not start: %w", uuid, final)
 	case rec.State == lifecycle.Failed:
 		return rec, errkind.Errorf(errkind.Unavailable, "VCM %s did not start: %s", uuid, rec.Reason)
 	case rec.State != lifecycle.Running:
@@ -108,7 +110,7 @@ func (v *vcm) unclaim() {
 func (h *Host) supervise(v *vcm) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.lastErr = ""
+	v.lastErr, v.final = "", nil
 	s := launch.Supervise(h.run, h.cfg.Policy, h.cfg.Log.With("uuid", v.uuid),
 		func(ctx context.Context) (*launch.Process, error) { return h.launch(ctx, v) },
 		func(ctx context.Context, r launch.Report) { h.report(ctx, v, r) })

@@ -19,6 +19,8 @@ import (
 // are behind it, because many hosts still have the first one or a mix.
 type Cgroups interface {
 	Make(name string, limits Limits) (Group, error)
+	// Close removes what FindCgroups made, once every group is gone.
+	Close() error
 }
 
 // Group is one VCM's control group.
@@ -35,6 +37,8 @@ func NoCgroups() Cgroups { return none{} }
 type none struct{}
 
 func (none) Make(string, Limits) (Group, error) { return noGroup{}, nil }
+
+func (none) Close() error { return nil }
 
 type noGroup struct{}
 
@@ -218,6 +222,18 @@ func (h *hierarchy) Make(name string, l Limits) (Group, error) {
 		}
 	}
 	return g, nil
+}
+
+// Close implements Cgroups.
+func (h *hierarchy) Close() error {
+	g := &group{}
+	for _, base := range h.bases {
+		if !slices.Contains(g.dirs, base) {
+			g.dirs = append(g.dirs, base)
+		}
+	}
+	g.Remove()
+	return nil
 }
 
 type setting struct {

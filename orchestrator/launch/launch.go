@@ -8,6 +8,7 @@ package launch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -94,8 +95,10 @@ func New(cfg Config) (*Launcher, error) {
 	return &Launcher{cfg: cfg, binary: os.NewFile(uintptr(fd), cfg.Path), plans: plans(os.Geteuid() == 0)}, nil
 }
 
-// Close lets go of the binary.
-func (l *Launcher) Close() error { return l.binary.Close() }
+// Close lets go of the binary and the control groups, after the last process.
+func (l *Launcher) Close() error {
+	return errors.Join(l.binary.Close(), l.cfg.Cgroups.Close())
+}
 
 // Floor returns the weakest level that may be started.
 func (l *Launcher) Floor() string { return l.cfg.Floor }

@@ -35,6 +35,7 @@ type Report struct {
 	Event  lifecycle.Event
 	Ready  vcmcontrol.Ready // with Ready
 	Reason string           // otherwise
+	Err    error            // with GiveUp
 }
 
 // Supervisor keeps one VCM's process running until it is stopped or given up.
@@ -91,8 +92,8 @@ func (s *Supervisor) run(ctx context.Context) {
 				failures = 0
 			}
 			failures++
-			if IsFinal(err) || failures >= s.policy.Attempts {
-				s.report(ctx, Report{Event: lifecycle.GiveUp, Reason: reason})
+			if hopeless(err) || failures >= s.policy.Attempts {
+				s.report(ctx, Report{Event: lifecycle.GiveUp, Reason: reason, Err: err})
 				return
 			}
 			s.log.Warn("VCM lost", "reason", reason, "failures", failures)
@@ -101,6 +102,17 @@ func (s *Supervisor) run(ctx context.Context) {
 		if err != nil && !s.pause(ctx, failures) {
 			return
 		}
+	}
+}
+
+// hopeless reports whether trying again cannot help: only what is unavailable,
+// unexplained or in a wrong mode passes by itself.
+func hopeless(err error) bool {
+	switch errkind.Of(err) {
+	case errkind.Unavailable, errkind.Internal, errkind.Mode:
+		return IsFinal(err)
+	default:
+		return true
 	}
 }
 

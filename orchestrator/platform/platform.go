@@ -186,7 +186,7 @@ func (p *Platform) Serve(ctx context.Context, host *hosting.Host) error {
 				HostKey:    p.hostKeys[service],
 				Authorised: func() (ssh.PublicKey, bool) { return p.cfg.Clients.Authorised(service) },
 				Processor:  func(s sshrpc.Session) thrift.TProcessor { return p.processor(service, s) },
-				Log:        p.cfg.Log.With("service", service),
+				Log:        p.cfg.Log,
 			})
 			if err != nil { // one service less is a platform that cannot be managed
 				cancel(errkind.Errorf(errkind.Unavailable, "service %s: %w", service, err))

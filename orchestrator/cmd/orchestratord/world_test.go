@@ -60,14 +60,15 @@ func TestMain(m *testing.M) {
 
 // world is a unit with its processes.
 type world struct {
-	t     *testing.T
-	bin   string
-	dir   string
-	esn   string
-	hsmd  *process
-	orch  *process
-	extra []string // options of orchestratord
-	keys  map[string]ssh.Signer
+	t       *testing.T
+	bin     string
+	dir     string
+	esn     string
+	hsmd    *process
+	orch    *process
+	extra   []string // options of orchestratord
+	keys    map[string]ssh.Signer
+	metrics string // address
 }
 
 // process is a running daemon.
@@ -187,7 +188,7 @@ func (w *world) startHSM() {
 }
 
 // floor is what VCMs must reach in these tests.
-func floor() string { return "process" }
+func floor() string { return "rootless" }
 
 func (w *world) startOrchestrator() {
 	w.t.Helper()
@@ -201,6 +202,8 @@ func (w *world) startOrchestrator() {
 		if !strings.HasPrefix(s, "orchestratord: ready esn="+w.esn) {
 			w.t.Fatalf("it said %q\n%s", s, p.log)
 		}
+		_, after, _ := strings.Cut(s, " metrics=")
+		w.metrics, _, _ = strings.Cut(after, " ")
 	case <-time.After(patience):
 		w.t.Fatalf("not ready\n%s", p.log)
 	}
