@@ -23,10 +23,10 @@ func App(env *console.Env) *cli.App {
 		Name:  "interop",
 		Usage: "run vendors' Thrift clients against a PrismToken server",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "address", Required: true, Usage: "`HOST:PORT` of the token service"},
-			&cli.StringFlag{Name: "ca", Required: true, Usage: "PEM `FILE` with the server's certificate, or the authority that issued it"},
-			&cli.StringFlag{Name: "user", Required: true, Usage: "`NAME` of a user who may issue credit, key-change and engineering tokens"},
-			&cli.StringFlag{Name: "password-file", Required: true, Usage: "`FILE` with the password"},
+			&cli.StringFlag{Name: "address", Usage: "`HOST:PORT` of the token service"},
+			&cli.StringFlag{Name: "ca", Usage: "PEM `FILE` with the server's certificate, or the authority that issued it"},
+			&cli.StringFlag{Name: "user", Usage: "`NAME` of a user who may issue credit, key-change and engineering tokens"},
+			&cli.StringFlag{Name: "password-file", Usage: "`FILE` with the password"},
 			&cli.StringFlag{Name: "languages", Value: strings.Join(interop.Known(), ","), Usage: "comma-separated `LIST`"},
 			&cli.StringFlag{Name: "idl", Value: "vcm/prismtoken/idl/prismtoken1-TokenApi.thrift", Usage: "interface definition to generate clients from"},
 			&cli.StringFlag{Name: "node-modules", Usage: "`DIR` with the npm package thrift"},
@@ -48,6 +48,11 @@ func App(env *console.Env) *cli.App {
 func runInterop(env *console.Env, c *cli.Context) error {
 	if _, err := console.NArgs(c); err != nil {
 		return err
+	}
+	for _, name := range []string{"address", "ca", "user", "password-file"} {
+		if c.String(name) == "" {
+			return console.Usagef("--%s is needed; see 'interop --help'", name)
+		}
 	}
 	var languages []string
 	for _, l := range strings.Split(c.String("languages"), ",") {
