@@ -15,6 +15,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
+	"github.com/tesserae-hsm/tesserae/vcm/conductor"
 	"github.com/tesserae-hsm/tesserae/vcm/keystore"
 	"github.com/tesserae-hsm/tesserae/vcm/pos"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken"
@@ -40,6 +41,7 @@ type module struct {
 	cert      *servercert.Certificate
 	dashboard *dashboard.Dashboard
 	tokens    *prismtoken.Server
+	conductor *conductor.Server
 
 	services *group
 }
@@ -202,7 +204,14 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Get(hello) },
 		Clock:       m.clock, Log: log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	m.conductor = conductor.New(conductor.Config{
+		Module: m.tsm, Log: log,
+		AllowUnapproved: func(context.Context) bool { return prefs.Bool(accounts.PrefAllowUnapprovedKMC) },
+	})
+	return nil
 }
 
 // address is where a service listens, "" if it does not.

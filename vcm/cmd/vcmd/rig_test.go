@@ -93,7 +93,8 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	for i, service := range []string{
-		vcmcontrol.ServiceSSHAdmin, vcmcontrol.ServiceMonitor, vcmcontrol.ServicePrismToken, vcmcontrol.ServiceTokenAPI, vcmcontrol.ServiceTsmWeb,
+		vcmcontrol.ServiceSSHAdmin, vcmcontrol.ServiceMonitor, vcmcontrol.ServicePrismToken, vcmcontrol.ServiceConductor,
+		vcmcontrol.ServiceTokenAPI, vcmcontrol.ServiceSMAPI, vcmcontrol.ServiceTsmWeb,
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -136,6 +137,14 @@ func (r *rig) serveUnit() {
 		t.Fatal(err)
 	}
 	u, err := device.Open(t.Context(), cfg)
+	for range 100 {
+		if !errkind.Is(err, errkind.Unavailable) && !errkind.Is(err, errkind.Mode) {
+			break
+		}
+		// A child that another test is starting holds the lock until its exec.
+		time.Sleep(10 * time.Millisecond)
+		u, err = device.Open(t.Context(), cfg)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"slices"
 
 	"github.com/apache/thrift/lib/go/thrift"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/monitor"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/prismadmin"
@@ -18,16 +21,25 @@ import (
 	sshadminservice "github.com/tesserae-hsm/tesserae/vcm/services/sshadmin"
 	"github.com/tesserae-hsm/tesserae/vcm/services/tokenadmin"
 	"github.com/tesserae-hsm/tesserae/vcm/store"
-	"golang.org/x/crypto/ssh"
 )
+
+// sshService is what runs in the sessions of one SSH service: calls, or for the
+// Conductor a stream of its own.
+type sshService struct {
+	calls  func(sshrpc.Session) thrift.TProcessor
+	stream func(ctx context.Context, s sshrpc.Session, stream io.ReadWriteCloser) error
+}
+
+func sshNames() []string {
+	return []string{vcmcontrol.ServiceSSHAdmin, vcmcontrol.ServiceMonitor, vcmcontrol.ServicePrismToken, vcmcontrol.ServiceConductor}
+}
 
 // serve opens every listener. Those this program has nothing for are answered
 // by closing, so that clients do not wait.
 func (m *module) serve(ctx context.Context, log *slog.Logger) error {
-	processors := m.processors(log)
 	var names []string
 	for _, l := range m.start.Listeners {
-		if processors[l.Service] != nil {
+		if slices.Contains(sshNames(), l.Service) {
 			names = append(names, l.Service)
 		}
 	}
@@ -35,37 +47,44 @@ func (m *module) serve(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	clients, err := m.clientKeys(ctx, hosts)
+	keys, err := m.clientKeys(ctx, hosts)
 	if err != nil {
 		return err
 	}
-	processors[vcmcontrol.ServiceSSHAdmin] = func(s sshrpc.Session) thrift.TProcessor {
-		return sshadmin.NewSshAdminProcessor(clients.Handler(actor(s).String()))
-	}
+	offered := m.sshServices(keys, log)
 	for _, l := range m.start.Listeners {
 		nl, err := inheritedListener(l)
 		if err != nil {
 			return err
 		}
-		service, log := l.Service, log.With("service", l.Service)
-		switch {
-		case processors[service] != nil:
+		service, log := l.Service, log.With("listener", l.Service)
+		if s, ok := offered[service]; ok {
 			cfg := sshrpc.ServerConfig{
-				Service: service, HostKey: hosts[service], Authorised: clients.Authorised(service), Processor: processors[service], Log: log,
+				Service: service, HostKey: hosts[service], Authorised: keys.Authorised(service), Processor: s.calls, Raw: s.stream, Log: log,
 			}
 			m.services.serve(service, func(ctx context.Context) error { return sshrpc.Serve(ctx, nl, cfg) })
-		case service == vcmcontrol.ServiceTokenAPI:
-			m.services.serve(service, func(ctx context.Context) error { return m.tokens.Serve(ctx, nl) })
-		default:
-			log.Warn("this VCM does not offer the service")
-			m.services.serve(service, func(ctx context.Context) error { return decline(ctx, nl) })
+			continue
 		}
+		m.services.serve(service, m.direct(service, nl, log))
 	}
 	return nil
 }
 
-// processors are the SSH services by name; sshadmin's is made by serve.
-func (m *module) processors(log *slog.Logger) map[string]func(sshrpc.Session) thrift.TProcessor {
+// direct serves a listener that is not SSH.
+func (m *module) direct(service string, l net.Listener, log *slog.Logger) func(context.Context) error {
+	switch service {
+	case vcmcontrol.ServiceTokenAPI:
+		return func(ctx context.Context) error { return m.tokens.Serve(ctx, l) }
+	case vcmcontrol.ServiceSMAPI:
+		return func(ctx context.Context) error { return m.conductor.Serve(ctx, l) }
+	default:
+		log.Warn("this VCM does not offer the service")
+		return func(ctx context.Context) error { return decline(ctx, l) }
+	}
+}
+
+// sshServices are the SSH services, as sshNames lists them.
+func (m *module) sshServices(keys *sshadminservice.Keys, log *slog.Logger) map[string]sshService {
 	watch := monitorservice.New(monitorservice.Config{
 		Store: m.store, Log: m.log, Clock: m.clock, Started: m.began, Usage: m.usage,
 		Bucket: func(tx *store.Tx) *store.Bucket { return tx.Bucket(bucketAudit) },
@@ -74,14 +93,19 @@ func (m *module) processors(log *slog.Logger) map[string]func(sshrpc.Session) th
 		Accounts: m.accounts, Keys: m.keys, POS: m.pos, Module: m.tsm, Dashboard: m.dashboard, Certificate: m.cert,
 		Address: m.address(vcmcontrol.ServiceTokenAPI), Log: log,
 	})
-	return map[string]func(sshrpc.Session) thrift.TProcessor{
-		vcmcontrol.ServiceSSHAdmin: func(sshrpc.Session) thrift.TProcessor { return nil },
-		vcmcontrol.ServiceMonitor: func(s sshrpc.Session) thrift.TProcessor {
+	return map[string]sshService{
+		vcmcontrol.ServiceSSHAdmin: {calls: func(s sshrpc.Session) thrift.TProcessor {
+			return sshadmin.NewSshAdminProcessor(keys.Handler(actor(s).String()))
+		}},
+		vcmcontrol.ServiceMonitor: {calls: func(s sshrpc.Session) thrift.TProcessor {
 			return monitor.NewMonitorProcessor(watch.Handler(actor(s).String()))
-		},
-		vcmcontrol.ServicePrismToken: func(s sshrpc.Session) thrift.TProcessor {
+		}},
+		vcmcontrol.ServicePrismToken: {calls: func(s sshrpc.Session) thrift.TProcessor {
 			return prismadmin.NewPrismAdminProcessor(admin.Handler(actor(s)))
-		},
+		}},
+		vcmcontrol.ServiceConductor: {stream: func(ctx context.Context, s sshrpc.Session, stream io.ReadWriteCloser) error {
+			return m.conductor.Stream(ctx, actor(s).String(), stream)
+		}},
 	}
 }
 

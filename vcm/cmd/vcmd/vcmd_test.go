@@ -32,7 +32,7 @@ func TestLifeOfAVCM(t *testing.T) {
 	}
 	admin := sshadmin.NewSshAdminClient(r.mustDial(vcmcontrol.ServiceSSHAdmin, r.admin).Thrift())
 	keys, err := admin.InstallKeys(t.Context(), []*sshadmin.ClientKey{{ServiceName: vcmcontrol.ServiceMonitor, ClientKey: keyLine(watcher.PublicKey())}})
-	if err != nil || len(keys) != 3 {
+	if err != nil || len(keys) != 4 {
 		t.Fatalf("install: %d keys, %v", len(keys), err)
 	}
 	for _, k := range keys {
