@@ -58,7 +58,7 @@ func (e *Env) WriteFile(path string, data []byte, perm os.FileMode, force bool) 
 // CheckNew refuses an output file that exists, unless force is given.
 func CheckNew(path string, force bool) error {
 	if _, err := os.Lstat(path); err == nil && !force && path != "-" {
-		return errkind.Errorf(errkind.Refused, "%s exists; give --force to replace it", path)
+		return errkind.Errorf(errkind.Refused, "file %s exists; give --force to replace it", path)
 	}
 	return nil
 }

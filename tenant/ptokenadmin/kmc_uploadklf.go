@@ -6,12 +6,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/prismadmin"
-	"github.com/tesserae-hsm/tesserae/internal/console"
 )
 
 func (t tool) kmcUploadKLF() *cli.Command {
 	return command("upload-klf", "hand over a KMC's key load file; the vending keys of that KMC are erased from the module until they are loaded", []string{"FILE"},
-		[]cli.Flag{console.YesFlag()}, func(c *cli.Context, args []string) error {
+		nil, func(c *cli.Context, args []string) error {
 			text, err := t.env.ReadFile(args[0], maxText)
 			if err != nil {
 				return err

@@ -39,8 +39,7 @@ func App(env *console.Env) *cli.App {
 			group("vk", "vending keys", t.vkList(), t.vkShow(), t.vkLoad(), t.vkDelete()),
 			group("license", "transaction licences", t.licenseLoad()),
 			group("sm", "the security module", t.smStatus(), t.smPublicKey()),
-			group("tls", "the certificate of the token service", group("certificate", "the certificate of the token service",
-				t.tlsExport(), t.tlsGenerate(), t.tlsImport())),
+			group("tls", "the certificate of the token service", t.tlsCertificate(), t.tlsGenerate(), t.tlsImport()),
 			group("token", "issue and check tokens", t.tokenCredit(), t.tokenMSE(), t.tokenKCT(), t.tokenTest(), t.tokenVerify(), t.tokenFetch()),
 		},
 	}

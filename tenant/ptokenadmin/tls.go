@@ -16,17 +16,25 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
 
-func (t tool) tlsExport() *cli.Command {
-	return command("export", "print the certificate chain for the clients of the token service", nil,
-		[]cli.Flag{outFlag("write the certificate to this file (PEM)"), console.ForceFlag()}, func(c *cli.Context, _ []string) error {
-			return t.session(c, "export the certificate", func(ctx context.Context, p *prismadmin.PrismAdminClient) error {
-				e, err := p.TokenEndpoint(ctx)
-				if err != nil {
-					return err
-				}
-				return t.printEndpoint(c, e)
-			})
-		})
+// tlsCertificate is "tls certificate" and, in full, "tls certificate export".
+func (t tool) tlsCertificate() *cli.Command {
+	flags := func() []cli.Flag {
+		return []cli.Flag{outFlag("write the certificate to this file (PEM)"), console.ForceFlag()}
+	}
+	export := command("export", "print the certificate chain for the clients of the token service", nil, flags(), t.export)
+	short := command("certificate", export.Usage, nil, flags(), t.export)
+	short.Subcommands = []*cli.Command{export}
+	return short
+}
+
+func (t tool) export(c *cli.Context, _ []string) error {
+	return t.session(c, "export the certificate", func(ctx context.Context, p *prismadmin.PrismAdminClient) error {
+		e, err := p.TokenEndpoint(ctx)
+		if err != nil {
+			return err
+		}
+		return t.printEndpoint(c, e)
+	})
 }
 
 func (t tool) tlsGenerate() *cli.Command {

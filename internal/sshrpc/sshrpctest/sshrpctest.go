@@ -18,32 +18,43 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/sshrpc"
 )
 
-// Key makes a client or unit key.
-func Key(t testing.TB) ssh.Signer {
+// Ed25519 makes a private key.
+func Ed25519(t testing.TB) ed25519.PrivateKey {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := ssh.NewSignerFromKey(private)
+	return private
+}
+
+// Key makes a client or unit key.
+func Key(t testing.TB) ssh.Signer {
+	t.Helper()
+	signer, err := ssh.NewSignerFromKey(Ed25519(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return signer
 }
 
-// HostKey makes a host key whose certificate unit signed for principal.
-func HostKey(t testing.TB, unit ssh.Signer, principal string) ssh.Signer {
+// Certificate is a host certificate of key that unit signed for principal.
+func Certificate(t testing.TB, unit ssh.Signer, key ssh.PublicKey, principal string) *ssh.Certificate {
 	t.Helper()
-	host := Key(t)
 	cert := &ssh.Certificate{
-		Key: host.PublicKey(), CertType: ssh.HostCert, KeyId: principal,
-		ValidPrincipals: []string{principal}, ValidBefore: ssh.CertTimeInfinity,
+		Key: key, CertType: ssh.HostCert, KeyId: principal, ValidPrincipals: []string{principal}, ValidBefore: ssh.CertTimeInfinity,
 	}
 	if err := cert.SignCert(rand.Reader, unit); err != nil {
 		t.Fatal(err)
 	}
-	signer, err := ssh.NewCertSigner(cert, host)
+	return cert
+}
+
+// HostKey makes a host key whose certificate unit signed for principal.
+func HostKey(t testing.TB, unit ssh.Signer, principal string) ssh.Signer {
+	t.Helper()
+	host := Key(t)
+	signer, err := ssh.NewCertSigner(Certificate(t, unit, host.PublicKey(), principal), host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +89,13 @@ func Serve(t testing.TB, cfg sshrpc.ServerConfig) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ServeListener(t, l, cfg)
+	return l.Addr().String()
+}
+
+// ServeListener runs cfg on l until the test ends.
+func ServeListener(t testing.TB, l net.Listener, cfg sshrpc.ServerConfig) {
+	t.Helper()
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
@@ -95,7 +113,6 @@ func Serve(t testing.TB, cfg sshrpc.ServerConfig) string {
 			t.Errorf("service %s did not end", cfg.Service)
 		}
 	})
-	return l.Addr().String()
 }
 
 // Processor is a ServerConfig.Processor that serves every session with p.

@@ -1,0 +1,116 @@
+// Package sptools_test runs the provider's and the tenant's tools as they are
+// built, against a unit on loopback: one script a subject.
+package sptools_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tesserae-hsm/tesserae/internal/console"
+	"github.com/tesserae-hsm/tesserae/licensing"
+	"github.com/tesserae-hsm/tesserae/sp-tools/hsmadmin"
+	"github.com/tesserae-hsm/tesserae/sp-tools/vcmadmin"
+	"github.com/tesserae-hsm/tesserae/tenant/fakeunit"
+	"github.com/tesserae-hsm/tesserae/tenant/ptokenadmin"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"vcmadmin":    func() { console.Main(vcmadmin.App) },
+		"hsmadmin":    func() { console.Main(hsmadmin.App) },
+		"ptokenadmin": func() { console.Main(ptokenadmin.App) },
+	})
+}
+
+const esn = "1A23-BC45-6789"
+
+// TestScripts gives each script a unit of its own in $UNIT, a second one in
+// $UNIT2, the maker's root in $ROOT, another maker's in $ROGUE, and licences.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               func(env *testscript.Env) error { return setUp(t, env) },
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "keep": keep},
+	})
+}
+
+func setUp(t *testing.T, env *testscript.Env) error {
+	first, second, rogue := filepath.Join(env.WorkDir, "unit1"), filepath.Join(env.WorkDir, "unit2"), filepath.Join(env.WorkDir, "rogue")
+	for _, dir := range []string{first, second, rogue, filepath.Join(env.WorkDir, "out")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	root := fakeunit.MakerRoot(t, first)
+	u := fakeunit.New(t, first, esn, root)
+	u2 := fakeunit.New(t, second, "2B34-CD56-7890", root)
+	fakeunit.MakerRoot(t, rogue)
+	for name, l := range map[string]licensing.Licence{
+		"active.lic":  {Type: licensing.MaxActiveVCMs, ESN: esn, Active: 10, Serial: "L1", Issued: time.Unix(1_790_000_000, 0).UTC()},
+		"foreign.lic": {Type: licensing.MaxActiveVCMs, ESN: "9999-9999-9999", Active: 10, Serial: "L2", Issued: time.Unix(1_790_000_000, 0).UTC()},
+	} {
+		file, err := l.Sign(root)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(env.WorkDir, name), file, 0o600); err != nil {
+			return err
+		}
+	}
+	env.Setenv("ESN", esn)
+	env.Setenv("UNIT", u.UnitFile())
+	env.Setenv("UNIT2", u2.UnitFile())
+	env.Setenv("ROOT", filepath.Join(first, "maker-root.pub"))
+	env.Setenv("ROGUE", filepath.Join(rogue, "maker-root.pub"))
+	env.Setenv("NFAST_SERVICES_HOME", filepath.Join(env.WorkDir, "home"))
+	env.Setenv("NFAST_KEYPROT", "KFG") // the same on every machine
+	return nil
+}
+
+// exits CODE PROGRAM ARGS... fails unless the program ends with that very code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	if err != nil {
+		ts.Fatalf("exits: %v", err)
+	}
+	err = ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		code = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("exits: %v", err)
+	}
+	if code != want {
+		ts.Fatalf("%s exited with %d, want %d", args[1], code, want)
+	}
+}
+
+// keep NAME PATTERN puts the one file that matches into $NAME, and its name
+// without the ending into $NAME_ID.
+func keep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keep NAME PATTERN")
+	}
+	files, err := filepath.Glob(ts.MkAbs(args[1]))
+	if err != nil || len(files) != 1 {
+		ts.Fatalf("keep: %d files match %s: %v", len(files), args[1], err)
+	}
+	base := filepath.Base(files[0])
+	ts.Setenv(args[0], files[0])
+	ts.Setenv(args[0]+"_ID", base[:len(base)-len(filepath.Ext(base))])
+}
