@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built.Store(&dir)
 	cmd := exec.Command("go", "build", "-o", dir+"/",
 		"./hsm/cmd/hsmd", "./vcm/cmd/vcmd", "./licensing/cmd/vendor", "./orchestrator/cmd/orchestratord")
 	cmd.Dir = "../../.."
@@ -50,13 +52,8 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, os.Chmod(dir, 0o755)
 })
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if dir, _ := binaries(); dir != "" {
-		_ = os.RemoveAll(dir)
-	}
-	os.Exit(code)
-}
+// built is the folder of binaries, to be removed at the end.
+var built atomic.Pointer[string]
 
 // world is a unit with its processes.
 type world struct {
