@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +23,8 @@ type Daemon struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
 	err  error         // valid after done
+
+	killed bool
 }
 
 // PID is the daemon's process.
@@ -34,8 +37,22 @@ func (r *Rig) Start(role Role, tool string, args ...string) (*Daemon, error) {
 	if err := r.launch(d); err != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.daemons = append(r.daemons, d)
 	return d, nil
+}
+
+// Daemon returns the running daemon of that name, nil if there is none.
+func (r *Rig) Daemon(name string) *Daemon {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.daemons {
+		if d.Name == name {
+			return d
+		}
+	}
+	return nil
 }
 
 func (r *Rig) launch(d *Daemon) error {
@@ -65,10 +82,14 @@ func (r *Rig) launch(d *Daemon) error {
 	return nil
 }
 
-// Kill ends a daemon with SIGKILL and waits for its end.
+// Kill ends a daemon with SIGKILL and waits for its end. It is halted first, so
+// that it has no child that nobody knows of.
 func (r *Rig) Kill(d *Daemon) {
+	_ = d.cmd.Process.Signal(syscall.SIGSTOP)
+	r.note(d)
 	_ = d.cmd.Process.Kill()
 	<-d.done
+	d.killed = true
 }
 
 // Restart starts a daemon again that has ended.
@@ -78,6 +99,7 @@ func (r *Rig) Restart(d *Daemon) error {
 	default:
 		return fmt.Errorf("%s still runs", d.Name)
 	}
+	d.killed = false
 	return r.launch(d)
 }
 
@@ -86,7 +108,7 @@ func (r *Rig) Await(ctx context.Context, what string, ready func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	for !ready() {
-		for _, d := range r.daemons {
+		for _, d := range r.Daemons() {
 			select {
 			case <-d.done:
 				return fmt.Errorf("%s ended (%v) while waiting for %s; its log ends:\n%s", d.Name, d.err, what, r.Tail(d))
@@ -102,6 +124,13 @@ func (r *Rig) Await(ctx context.Context, what string, ready func() bool) error {
 	return nil
 }
 
+// Daemons are those that were started, also if they have ended since.
+func (r *Rig) Daemons() []*Daemon {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.daemons)
+}
+
 func (r *Rig) logPath(d *Daemon) string { return r.Path("log", d.Name+".log") }
 
 // Tail is the end of a daemon's log.
@@ -115,17 +144,28 @@ func (r *Rig) Tail(d *Daemon) string {
 }
 
 // Stop ends every daemon, the last started first: SIGTERM, then SIGKILL for one
-// that stays. It is an error if one did not end by itself or not with 0.
+// that stays. It is an error if one did not end by itself or not with 0, and if
+// the process of a VCM is left, also one of an orchestrator that was killed.
 func (r *Rig) Stop() error {
-	var errs []error
-	for i := len(r.daemons) - 1; i >= 0; i-- {
-		errs = append(errs, r.stop(r.daemons[i]))
-	}
+	r.mu.Lock()
+	daemons := r.daemons
 	r.daemons = nil
+	r.mu.Unlock()
+	var errs []error
+	for _, d := range slices.Backward(daemons) {
+		r.note(d)
+		errs = append(errs, r.stop(d))
+	}
+	for _, p := range r.left() {
+		errs = append(errs, fmt.Errorf("process %d of a VCM was left behind (killed now: %v)", p.PID, p.Kill()))
+	}
 	return errors.Join(errs...)
 }
 
 func (r *Rig) stop(d *Daemon) error {
+	if d.killed {
+		return nil
+	}
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.done:

@@ -20,16 +20,23 @@ import (
 // stepTimeout bounds one command.
 const stepTimeout = 60 * time.Second
 
-// Rig is one platform: the folder, the binaries, the daemons.
+// Rig is one platform: the folder, the binaries, the daemons. Commands may be run
+// from many goroutines; the daemons belong to one.
 type Rig struct {
 	bin, dir string
 	out      io.Writer
-	daemons  []*Daemon // in the order they were first started
+
+	mu       sync.Mutex
+	daemons  []*Daemon        // in the order they were first started
+	children map[Process]bool // of daemons, seen so far
 }
 
 // New makes a rig that runs the binaries in bin and keeps everything in dir.
-// Each command line and its output go to out.
-func New(bin, dir string, out io.Writer) *Rig { return &Rig{bin: bin, dir: dir, out: out} }
+// Each command line and its output go to out. Names of sockets in dir have to fit
+// the kernel: dir should be short.
+func New(bin, dir string, out io.Writer) *Rig {
+	return &Rig{bin: bin, dir: dir, out: &shared{mu: new(sync.Mutex), to: []io.Writer{out}}, children: map[Process]bool{}}
+}
 
 // Path is a path inside the rig's folder.
 func (r *Rig) Path(elem ...string) string {
@@ -67,11 +74,28 @@ func (r *Rig) Run(ctx context.Context, role Role, tool string, args ...string) (
 
 // RunCode runs a tool that has to end with the given exit code.
 func (r *Rig) RunCode(ctx context.Context, want int, role Role, tool string, args ...string) (string, error) {
+	out, err := r.Try(ctx, role, tool, args...)
+	if err == nil && out.Code != want {
+		err = &ExitError{Command: r.display(tool, args), Got: out.Code, Want: want, Output: out.All}
+	}
+	return out.Stdout, err
+}
+
+// Outcome is how a command ended.
+type Outcome struct {
+	Code   int
+	Stdout string
+	All    string // both streams, as they came
+}
+
+// Try runs a tool that may end with any exit code. The error is for one that did
+// not run, or not to its end.
+func (r *Rig) Try(ctx context.Context, role Role, tool string, args ...string) (Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	home := r.Path(string(role))
 	if err := os.MkdirAll(home, 0o700); err != nil {
-		return "", err
+		return Outcome{}, err
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(r.bin, tool), args...)
 	cmd.Dir = home
@@ -82,18 +106,15 @@ func (r *Rig) RunCode(ctx context.Context, want int, role Role, tool string, arg
 	cmd.Stderr = &shared{mu: &mu, to: []io.Writer{&all}}
 	fmt.Fprintf(r.out, "%s$ %s\n", role, r.display(tool, args))
 	err := cmd.Run()
-	r.show(all.String())
+	fmt.Fprint(r.out, r.indented(all.String()))
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%s: %w", tool, ctx.Err())
+		return Outcome{}, fmt.Errorf("%s: %w", tool, ctx.Err())
 	case err != nil && !errors.As(err, &exit):
-		return "", fmt.Errorf("%s: %w", tool, err)
+		return Outcome{}, fmt.Errorf("%s: %w", tool, err)
 	}
-	if got := cmd.ProcessState.ExitCode(); got != want {
-		return "", &ExitError{Command: r.display(tool, args), Got: got, Want: want, Output: all.String()}
-	}
-	return stdout.String(), nil
+	return Outcome{Code: cmd.ProcessState.ExitCode(), Stdout: stdout.String(), All: all.String()}, nil
 }
 
 // Env is the environment of role's commands.
@@ -102,6 +123,7 @@ func (r *Rig) Env(role Role) []string {
 	return []string{"NFAST_SERVICES_HOME=" + filepath.Join(home, "services"), "HOME=" + home, "PATH=/usr/bin:/bin"}
 }
 
+// shared writes to several writers, one write at a time.
 type shared struct {
 	mu *sync.Mutex
 	to []io.Writer
@@ -131,17 +153,19 @@ func (r *Rig) display(tool string, args []string) string {
 	return strings.Join(words, " ")
 }
 
-// show prints a command's output indented, long output shortened.
-func (r *Rig) show(text string) {
+// indented is a command's output for people, long output shortened.
+func (r *Rig) indented(text string) string {
 	const most = 30
+	var b strings.Builder
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	for i, line := range lines {
 		if i == most {
-			fmt.Fprintf(r.out, "    … %d more lines\n", len(lines)-most)
-			return
+			fmt.Fprintf(&b, "    … %d more lines\n", len(lines)-most)
+			break
 		}
 		if line != "" {
-			fmt.Fprintf(r.out, "    %s\n", strings.ReplaceAll(line, r.dir, "$D"))
+			fmt.Fprintf(&b, "    %s\n", strings.ReplaceAll(line, r.dir, "$D"))
 		}
 	}
+	return b.String()
 }
