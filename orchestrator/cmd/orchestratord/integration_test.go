@@ -185,3 +185,29 @@ func TestNobodyElseGetsIn(t *testing.T) {
 		}
 	}
 }
+
+// Everything works for a user without privilege, only without uids of its own
+// and control groups for the VCMs.
+func TestWithoutPrivilege(t *testing.T) {
+	t.Parallel()
+	w := makeWorld(t, true)
+	o := w.orchestrator()
+	id := w.create(o, newTenant(t), "v").Vcm.Uuid
+	v := w.start(o, id)
+	if v.IsolationLevel != "rootless" {
+		t.Errorf("isolation level %s", v.IsolationLevel)
+	}
+	w.orch.end(syscall.SIGKILL)
+	w.startOrchestrator()
+	o = w.orchestrator()
+	eventually(t, "it runs again", func() bool {
+		v, err := o.Show(t.Context(), id)
+		return err == nil && v.State == "running"
+	})
+	if _, err := o.Stop(t.Context(), id, false, 30); err != nil {
+		t.Error(err)
+	}
+	if err := o.Remove(t.Context(), id, true); err != nil {
+		t.Error(err)
+	}
+}

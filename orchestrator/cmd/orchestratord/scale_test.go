@@ -54,15 +54,19 @@ func TestScale(t *testing.T) {
 		if err != nil || len(s) != n {
 			t.Errorf("%d stats of %d (%v)", len(s), n, err)
 		}
-		var sum int64
+		var memory int64
+		var cpu float64
 		for _, v := range s {
-			sum += v.Memory
+			memory += v.Memory
+			cpu += v.CpuSeconds
 		}
-		t.Logf("%-28s %d MiB each", "resident memory", sum/int64(max(1, len(s)))>>20)
+		k := max(1, len(s))
+		t.Logf("%-28s %d MiB, %.1f ms", "resident memory, CPU of each", memory/int64(k)>>20, cpu*1000/float64(k))
 	}))
 	crash()
 	took := since(func() {
-		eventually(t, "all run again", func() bool { return w.count(w.orchestrator(), "running") == n })
+		o = w.orchestrator()
+		eventually(t, "all run again", func() bool { return w.count(o, "running") == n })
 	})
 	t.Logf("%-28s %s", "all running again", took)
 	each("stop", ids, func(o *orchestrator.OrchestratorClient, id string) error {

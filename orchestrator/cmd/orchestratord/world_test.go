@@ -66,6 +66,7 @@ type world struct {
 	extra   []string // options of orchestratord
 	keys    map[string]ssh.Signer
 	metrics string // address
+	nobody  bool   // everything runs without privilege, also where the test has it
 }
 
 // process is a running daemon.
@@ -95,6 +96,11 @@ func (s *syncBuffer) String() string {
 // newWorld makes a unit with a warrant, starts both daemons and enrols.
 func newWorld(t *testing.T, extra ...string) *world {
 	t.Helper()
+	return makeWorld(t, false, extra...)
+}
+
+func makeWorld(t *testing.T, nobody bool, extra ...string) *world {
+	t.Helper()
 	bin, err := binaries()
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +110,12 @@ func newWorld(t *testing.T, extra ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, bin: bin, dir: dir, extra: extra, keys: map[string]ssh.Signer{}}
+	w := &world{t: t, bin: bin, dir: dir, extra: extra, keys: map[string]ssh.Signer{}, nobody: nobody && os.Geteuid() == 0}
+	if w.nobody {
+		if err := os.Chown(dir, nobodyID, nobodyID); err != nil {
+			t.Fatal(err)
+		}
+	}
 	t.Cleanup(func() {
 		if w.orch != nil {
 			w.orch.end(syscall.SIGTERM)
@@ -131,16 +142,27 @@ func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
 func (w *world) tool(name string, args ...string) string {
 	w.t.Helper()
-	out, err := exec.Command(filepath.Join(w.bin, name), args...).CombinedOutput()
+	out, err := w.command(name, args...).CombinedOutput()
 	if err != nil {
 		w.t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
 	return string(out)
 }
 
+const nobodyID = 65534
+
+func (w *world) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(w.bin, name), args...)
+	cmd.Dir = w.dir
+	if w.nobody {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobodyID, Gid: nobodyID}}
+	}
+	return cmd
+}
+
 func (w *world) daemon(name string, args ...string) (*process, *bufio.Reader) {
 	w.t.Helper()
-	p := &process{cmd: exec.Command(filepath.Join(w.bin, name), args...), log: &syncBuffer{}, done: make(chan struct{})}
+	p := &process{cmd: w.command(name, args...), log: &syncBuffer{}, done: make(chan struct{})}
 	p.cmd.Stderr = p.log
 	pr, pw, err := os.Pipe()
 	if err != nil {
