@@ -81,7 +81,7 @@ type Config struct {
 	// TestMode is the CTS mode of a unit that was started for compliance tests:
 	// RND is 5, the TID window and IUT are not enforced. Status shows it.
 	TestMode bool
-	// Cipher selects how token ciphers are computed; default table-driven.
+	// Cipher selects how token ciphers are computed; default in constant time.
 	Cipher sts.Variant
 	// FirmwareHash names the firmware's code. If it is given, VKLOADREQs carry
 	// it; SM?QI otherwise reports a hash of the build's identity.

@@ -106,15 +106,21 @@ func newRig(t testing.TB, o option) *rig {
 	if r.module, err = tsm.Open(context.Background(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	r.kmc, err = kmc.Init(t.TempDir(), "TEST-KMC", noon.AddDate(-1, 0, 0), noon.AddDate(5, 0, 0), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.kmc = newKMC(t)
 	if _, err := r.kmc.AddModule(r.module.PublicKeyRecord()); err != nil {
 		t.Fatal(err)
 	}
 	r.serve(o.server)
 	return r
+}
+
+func newKMC(t testing.TB) *kmc.KMC {
+	t.Helper()
+	k, err := kmc.Init(t.TempDir(), "TEST-KMC", noon.AddDate(-1, 0, 0), noon.AddDate(5, 0, 0), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 // serve starts a server on a free port; stop ends it.

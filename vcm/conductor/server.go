@@ -69,8 +69,9 @@ type Config struct {
 // module. Commands wait in one queue; a socket has at most one in it, so that
 // none can keep the others out.
 type Server struct {
-	cfg   Config
-	slots chan struct{} // commands in the module
+	cfg      Config
+	commands map[tsm.Command]command
+	slots    chan struct{} // commands in the module
 }
 
 // New makes a server.
@@ -90,7 +91,7 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, slots: make(chan struct{}, cfg.InFlight)}
+	return &Server{cfg: cfg, commands: commands(), slots: make(chan struct{}, cfg.InFlight)}
 }
 
 // Serve answers connections on l until ctx ends; see Server.Serve.

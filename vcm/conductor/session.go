@@ -24,7 +24,7 @@ func (c *session) answer(ctx context.Context, line []byte) []byte {
 	if req.group == "GL" {
 		return c.general(ctx, req)
 	}
-	cmd, known := commands()[tsm.Command(req.command)]
+	cmd, known := c.server.commands[tsm.Command(req.command)]
 	if req.group != "SM" || !known || !c.server.cfg.Module.Supports(tsm.Command(req.command)) {
 		return c.done(ctx, req, unattributed(tsm.CodeInvalidHeader), tsm.CodeInvalidHeader, nil)
 	}
