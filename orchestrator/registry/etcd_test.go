@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/url"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
@@ -139,4 +144,71 @@ func TestLapsedClaimIsTakenUpAgain(t *testing.T) {
 	if err := v.Remove(t.Context(), "x", 0); err != nil {
 		t.Errorf("with the claim again: %v", err)
 	}
+}
+
+// The same suite over the network, as with an external cluster.
+func TestExternalEtcd(t *testing.T) {
+	t.Parallel()
+	registrytest.Run(t, func(t *testing.T) registrytest.Backend {
+		dir := t.TempDir()
+		c := cluster(t, dir)
+		return registrytest.Backend{
+			VCMs: registry.NewEtcd(acquire(t, c.client, "first")),
+			Compact: func(t *testing.T) {
+				r, err := c.client.Get(t.Context(), "x")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.client.Compact(t.Context(), r.Header.Revision); err != nil {
+					t.Fatal(err)
+				}
+			},
+			Usurp: func(t *testing.T) {
+				key := "/tesserae/1/units/" + esn + "/claim"
+				if _, err := c.client.Put(t.Context(), key, `{"owner":"second","host":"there"}`); err != nil {
+					t.Fatal(err)
+				}
+			},
+			Crash: func(t *testing.T) registry.VCMs {
+				c.close()
+				return registry.NewEtcd(acquire(t, cluster(t, dir).client, "first"))
+			},
+		}
+	})
+}
+
+// remote is an etcd server reached by a client over a unix socket.
+type remote struct {
+	client *clientv3.Client
+	close  func() // the server, once
+}
+
+func cluster(t *testing.T, dir string) remote {
+	t.Helper()
+	sockets, err := os.MkdirTemp("", "etcd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	self := url.URL{Scheme: "http", Host: "localhost:2380"}
+	clients := url.URL{Scheme: "unix", Path: sockets + "/c"}
+	c := embed.NewConfig()
+	c.Dir, c.Name = dir, "external"
+	c.ListenPeerUrls, c.AdvertisePeerUrls = nil, []url.URL{self}
+	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{clients}, []url.URL{clients}
+	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	s, err := embed.StartEtcd(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := sync.OnceFunc(s.Close)
+	t.Cleanup(end)
+	<-s.Server.ReadyNotify()
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{clients.String()}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return remote{client: client, close: end}
 }
