@@ -3,6 +3,7 @@ package accounts_test
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"os"
 	"sync"
 	"testing"
@@ -66,7 +67,7 @@ func (r *rig) open() {
 		r.t.Fatal(err)
 	}
 	defer dir.Close()
-	if r.store, err = store.Open(ctx, store.Config{Dir: dir, Key: r.key, Counter: r.counter, Quota: 16 << 20}); err != nil {
+	if r.store, err = store.Open(ctx, store.Config{Dir: dir, Key: r.key, Counter: r.counter, Quota: 16 << 20, Log: slog.New(slog.DiscardHandler)}); err != nil {
 		r.t.Fatal(err)
 	}
 	audit := func(_ *store.Tx, e auditlog.Entry) error {

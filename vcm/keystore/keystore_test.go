@@ -3,6 +3,7 @@ package keystore_test
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -91,7 +92,7 @@ func newRig(t *testing.T, registers int) *rig {
 	defer dir.Close()
 	key := make([]byte, 32)
 	rand.Read(key)
-	s := must(store.Open(ctx, store.Config{Dir: dir, Key: key, Counter: new(counter), Quota: 64 << 20}))(t)
+	s := must(store.Open(ctx, store.Config{Dir: dir, Key: key, Counter: new(counter), Quota: 64 << 20, Log: slog.New(slog.DiscardHandler)}))(t)
 	t.Cleanup(func() { s.Close() })
 	r := &rig{t: t, vault: &vault{s: s}, clock: clock.NewFake(epoch)}
 	audit := func(_ *store.Tx, e auditlog.Entry) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -103,7 +104,7 @@ func newRig(t *testing.T, testMode bool) *rig {
 	key := make([]byte, 32)
 	rand.Read(key)
 	r := &rig{t: t, module: new(fakeModule), clock: clock.NewFake(epoch)}
-	if r.store, err = store.Open(ctx, store.Config{Dir: dir, Key: key, Counter: new(counter), Quota: 64 << 20}); err != nil {
+	if r.store, err = store.Open(ctx, store.Config{Dir: dir, Key: key, Counter: new(counter), Quota: 64 << 20, Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.store.Close() })

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -113,7 +114,7 @@ func (r *rig) open() {
 	t.Helper()
 	dir := must(os.Open(r.dir))(t)
 	defer dir.Close()
-	r.store = must(store.Open(ctx, store.Config{Dir: dir, Key: r.key, Counter: r.counter, Quota: r.quota}))(t)
+	r.store = must(store.Open(ctx, store.Config{Dir: dir, Key: r.key, Counter: r.counter, Quota: r.quota, Log: slog.New(slog.DiscardHandler)}))(t)
 	_, signer, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
