@@ -217,21 +217,39 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// commitFailed decides what a failed commit means. A full disk is noticed while
-// pages are written, before the commit's meta page: the file is as it was. After
-// anything else it is unknown which of two states the disk holds, so the store
-// ends; opening it again finds out.
-func (s *Store) commitFailed(err error) error {
-	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
-		if errors.Is(err, full) {
-			s.setReadOnly(true, "the disk is full")
-			return errkind.Errorf(errkind.Limit, "the VCM's disk is full, nothing was changed: %w", err)
-		}
+// commitFailed decides what a failed commit means. The file tells: as long as
+// its newest header is the one before, the commit's meta page was not written
+// and nothing has changed, whatever happened to pages that only it would have
+// used. Otherwise it is unknown which of two states the disk holds after a power
+// cut, so the store ends; opening it again finds out.
+func (s *Store) commitFailed(cause error) error {
+	var now header
+	err := s.db.View(func(tx *bolt.Tx) (err error) {
+		now, err = s.seals.header(tx)
+		return err
+	})
+	switch {
+	case err == nil && now == s.head && diskFull(cause):
+		s.setReadOnly(true, "the disk is full")
+		return errkind.Errorf(errkind.Limit, "the VCM's disk is full, nothing was changed: %w", cause)
+	case err == nil && now == s.head:
+		return errkind.Errorf(errkind.Unavailable, "the store could not be written, nothing was changed: %w", cause)
 	}
-	err = errkind.Errorf(errkind.Unavailable, "the store failed, the VCM must be started again: %w", err)
+	err = errkind.Errorf(errkind.Unavailable, "the store failed, the VCM must be started again: %w", cause)
 	s.mu.Lock()
 	s.failed = err
 	s.mu.Unlock()
 	close(s.broken) // once: nothing is committed after a failure
 	return err
+}
+
+// diskFull looks for the reason also in the text: bbolt prints some causes
+// instead of wrapping them.
+func diskFull(err error) bool {
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+		if errors.Is(err, full) || strings.Contains(err.Error(), full.Error()) {
+			return true
+		}
+	}
+	return false
 }

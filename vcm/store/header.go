@@ -111,8 +111,8 @@ func (s seals) write(tx *bolt.Tx, h header) error {
 	return b.Put([]byte(headKey), s.head.Seal(nil, h.marshal(), []byte(headBucket)))
 }
 
-// verify reads the header and checks that the values are the ones it counted.
-func (s seals) verify(tx *bolt.Tx) (header, error) {
+// header reads the header of tx.
+func (s seals) header(tx *bolt.Tx) (header, error) {
 	b := tx.Bucket([]byte(headBucket))
 	if b == nil {
 		return header{}, errkind.Errorf(errkind.Integrity, "the store has no header: the file was replaced")
@@ -124,7 +124,12 @@ func (s seals) verify(tx *bolt.Tx) (header, error) {
 	if err != nil {
 		return header{}, errkind.Errorf(errkind.Integrity, "store header: %w", err)
 	}
-	h, err := parseHeader(p)
+	return parseHeader(p)
+}
+
+// verify reads the header and checks that the values are the ones it counted.
+func (s seals) verify(tx *bolt.Tx) (header, error) {
+	h, err := s.header(tx)
 	if err != nil {
 		return header{}, err
 	}

@@ -149,6 +149,9 @@ func (s *Store) admit(ctx context.Context, counter uint64) error {
 	if now > s.head.seq {
 		return errkind.Errorf(errkind.Integrity, "the module's counter went from %d to %d while the store was opened: another process uses the partition", counter, now)
 	}
+	// Where the last process stopped for want of room, this one does not begin
+	// by trying again.
+	s.readOnly.Store(true)
 	s.measure()
 	return nil
 }

@@ -34,6 +34,12 @@ func (c *memCounter) Raise(_ context.Context, v uint64) (uint64, error) {
 	return c.value, nil
 }
 
+func (c *memCounter) set(fail error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail = fail
+}
+
 func (c *memCounter) at() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
