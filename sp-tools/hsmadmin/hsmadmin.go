@@ -27,7 +27,7 @@ func App(env *console.Env) *cli.App {
 		Name: "hsmadmin", Usage: "manage your HSMs, and as a tenant your VCMs", Version: console.Version(),
 		Action: console.Group,
 		Commands: []*cli.Command{
-			t.enroll(), t.status(), t.info(), t.envStats(), t.getTime(),
+			t.enroll(), t.status(), t.info(), t.envStats(), t.getTime(), t.setTime(), t.factoryState(),
 			{Name: "keys", Usage: "manage the SSH keys of the HSM's services", Subcommands: []*cli.Command{
 				t.keysShow(), t.keysRoll(), t.keysBackup(), t.keysRestore(), t.keysMigrate(), t.keysRemoteSet(), t.keysRemoteRemove(),
 			}},
