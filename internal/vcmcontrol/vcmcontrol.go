@@ -117,6 +117,9 @@ type Stop struct {
 // Mode is what the tenant's service is doing.
 type Mode struct {
 	Operational bool `json:"operational"` // the token service accepts vends
+	// Finalised means that the tenant has exported the whole audit log; entries
+	// about its export do not count.
+	Finalised bool `json:"finalised"`
 }
 
 // Stats are a VCM's live figures.

@@ -128,6 +128,7 @@ func (h *Host) take(v *vcm, r launch.Report, at time.Time) (next lifecycle.Recor
 		next.Level, next.Controls, next.Finalised, changed = r.Ready.Level, r.Ready.Controls, false, true
 		v.since, v.lastErr = time.Now(), ""
 	} else {
+		next.Finalised = r.Finalised
 		v.lastErr, v.final = r.Reason, r.Err
 	}
 	if changed {

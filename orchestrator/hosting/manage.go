@@ -47,7 +47,7 @@ func (h *Host) File(ctx context.Context, uuid string) ([]byte, error) {
 // Busy names a VCM whose tenant's service is operational, if there is one.
 func (h *Host) Busy(ctx context.Context) error {
 	for _, v := range h.all() {
-		if err := h.idle(ctx, v); err != nil {
+		if _, err := h.idle(ctx, v); err != nil {
 			return err
 		}
 	}

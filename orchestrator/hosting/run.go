@@ -204,10 +204,9 @@ func (h *Host) Stop(ctx context.Context, by Actor, uuid string, force bool, time
 	if _, changed, err := rec.Apply(lifecycle.Stop, time.Now(), ""); err != nil || !changed {
 		return rec, err
 	}
-	if !force {
-		if err := h.idle(ctx, v); err != nil {
-			return rec, err
-		}
+	finalised, err := h.idle(ctx, v)
+	if err != nil && !force {
+		return rec, err
 	}
 	at := h.stamp(ctx)
 	if err := h.audit(ctx, by, "vcm.stop", uuid, at, map[string]string{"force": fmt.Sprint(force)}); err != nil {
@@ -228,22 +227,26 @@ func (h *Host) Stop(ctx context.Context, by Actor, uuid string, force bool, time
 	if rec.State == lifecycle.Stopped { // it had failed: there was no process
 		return rec, nil
 	}
-	h.report(ctx, v, launch.Report{Event: lifecycle.Ended})
+	h.report(ctx, v, launch.Report{Event: lifecycle.Ended, Finalised: finalised})
 	return v.record(), nil
 }
 
-// idle refuses while the tenant's service is operational.
-func (h *Host) idle(ctx context.Context, v *vcm) error {
+// idle refuses while the tenant's service is operational. finalised says that
+// the tenant has exported the VCM's audit log.
+func (h *Host) idle(ctx context.Context, v *vcm) (finalised bool, err error) {
 	p, ok := v.process()
 	if !ok {
-		return nil
+		return false, nil
 	}
 	m, err := p.Mode(ctx)
-	if err != nil || !m.Operational {
-		return nil // one that does not answer may be stopped
+	if err != nil {
+		return false, nil // one that does not answer may be stopped
 	}
-	return errkind.Errorf(errkind.Mode,
-		"the token service of VCM %s is operational; ask the tenant to put it into maintenance mode, or use --force if you have authority to", v.uuid)
+	if m.Operational {
+		return false, errkind.Errorf(errkind.Mode,
+			"the token service of VCM %s is operational; ask the tenant to put it into maintenance mode, or use --force if you have authority to", v.uuid)
+	}
+	return m.Finalised, nil
 }
 
 // end stops v's process and lets go of its sockets. v is held.

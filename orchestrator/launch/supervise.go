@@ -30,12 +30,15 @@ func DefaultPolicy() Policy {
 	}
 }
 
-// Report is what happened to a supervised VCM: Ready, Lost or GiveUp.
+// Report is what happened to a supervised VCM: Ready, Lost or GiveUp; or Ended,
+// which who stopped it reports.
 type Report struct {
 	Event  lifecycle.Event
 	Ready  vcmcontrol.Ready // with Ready
 	Reason string           // otherwise
 	Err    error            // with GiveUp
+	// Finalised, with Ended: the tenant has exported the VCM's audit log.
+	Finalised bool
 }
 
 // Supervisor keeps one VCM's process running until it is stopped or given up.

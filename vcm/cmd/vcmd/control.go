@@ -120,7 +120,11 @@ func (c *control) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (f
 			return fdrpc.Reply{}, err
 		}
 		operational, err := m.operational(ctx)
-		return fdrpc.Reply{Body: vcmcontrol.Mode{Operational: operational}}, err
+		if err != nil {
+			return fdrpc.Reply{}, err
+		}
+		finalised, err := m.finalised(ctx)
+		return fdrpc.Reply{Body: vcmcontrol.Mode{Operational: operational, Finalised: finalised}}, err
 	case vcmcontrol.MethodStop:
 		return fdrpc.Reply{}, c.askedToStop(ctx, r)
 	default:

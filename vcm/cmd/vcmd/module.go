@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
@@ -244,6 +245,28 @@ func (m *module) operational(ctx context.Context) (yes bool, err error) {
 			yes = yes || k.VND
 		}
 		return err
+	})
+	return yes, err
+}
+
+// finalised reports whether the tenant has exported the audit log but for the
+// entries that tell of the export itself.
+func (m *module) finalised(ctx context.Context) (yes bool, err error) {
+	const most = 16 // more than that is more than the export
+	err = m.store.View(ctx, func(tx *store.Tx) error {
+		b := tx.Bucket(bucketAudit)
+		at, err := m.log.Position(b)
+		if err != nil || at.Exported == 0 || at.Next-at.Exported > most {
+			return err
+		}
+		for seq := at.Exported; seq < at.Next; seq++ {
+			r, err := m.log.Entry(b, seq)
+			if err != nil || !strings.HasPrefix(r.Kind, "log.") {
+				return err
+			}
+		}
+		yes = true
+		return nil
 	})
 	return yes, err
 }
