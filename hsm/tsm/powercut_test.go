@@ -83,7 +83,7 @@ func TestPowerCuts(t *testing.T) {
 
 func second2[T, U any](_ T, _ U, err error) error { return err }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -22,14 +22,14 @@ var start = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 
 // rig is a module with a KMC that knows it.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	vault *memVault
 	clock *clock.Fake
 	m     *tsm.Module
 	kmc   *kmc.KMC
 }
 
-func newRig(t *testing.T, change ...func(*tsm.Config)) *rig {
+func newRig(t testing.TB, change ...func(*tsm.Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, vault: newVault(), clock: clock.NewFake(start)}
 	r.m = r.open(r.vault, change...)
@@ -51,7 +51,7 @@ func (r *rig) open(v tsm.Vault, change ...func(*tsm.Config)) *tsm.Module {
 	return m
 }
 
-func newKMC(t *testing.T, name string) *kmc.KMC {
+func newKMC(t testing.TB, name string) *kmc.KMC {
 	t.Helper()
 	k, err := kmc.Init(t.TempDir(), name, start.AddDate(-1, 0, 0), start.AddDate(5, 0, 0), rand.Reader)
 	if err != nil {
@@ -184,7 +184,7 @@ func (r *rig) slots() (s []tsm.Slot) {
 }
 
 // want fails unless err is a refusal with this code.
-func want(t *testing.T, err error, code tsm.Code) {
+func want(t testing.TB, err error, code tsm.Code) {
 	t.Helper()
 	if got := tsm.CodeOf(err); got != code {
 		t.Errorf("code %s, want %s (error: %v)", got, code, err)

@@ -14,11 +14,11 @@ func (m *Module) Verify(tx Tx, in VerifyInput) (Verified, error) {
 	if err != nil {
 		return Verified{}, err
 	}
-	if err := m.checkRegister(in.Register); err != nil {
-		return Verified{}, err
-	}
 	token, err := parseToken(in.Token)
 	if err != nil {
+		return Verified{}, err
+	}
+	if err := m.checkRegister(in.Register); err != nil {
 		return Verified{}, err
 	}
 	if err := v.meter(in.PAN, in.TI, in.EA, 0); err != nil {

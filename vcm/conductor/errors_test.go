@@ -98,6 +98,8 @@ func TestAnswers(t *testing.T) {
 		{"VK 85", "SM?VKN1~N1~P" + pan + "~N1~N11~N2~N2~N3~", "SM!VK85"},
 		{"VK 22", "SM?VKN1~N9~P" + pan + "~N1~N11~N2~N2~N4~", "SM!VK22"},
 		{"VT 62", "SM?VTN1~P" + pan + "~N1~N11~P123~", "SM!VT62"},
+		{"VT 62 before 63", "SM?VTN0~P" + pan + "~N1~N11~P123~", "SM!VT62"},
+		{"VT 63 before 76", "SM?VTN0~P1~N1~N11~P00000000000000000000~", "SM!VT63"},
 		{"VT CRC", "SM?VTN1~P" + pan + "~N1~N11~P00000000000000000000~", "SM!VT00N3~N0~N0~H~H~"},
 		{"VT 22", "SM?VTN9~P" + pan + "~N1~N11~P00000000000000000000~", "SM!VT22"},
 		{"GA 22", "SM?GAN9~", "SM!GA22"},
