@@ -3,6 +3,7 @@ package hsmadmin
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -33,42 +34,30 @@ func (t tool) singleSetup() *cli.Command {
 	}
 }
 
+// margin is how much longer the connection waits than the service was told to.
+const margin = 2 * time.Second
+
 func (k *call) singleSetup(name string) error {
 	u, err := k.one()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := k.context()
-	defer cancel()
-	h, err := platform.Dial(ctx, k.home, u, k.timeout)
+	h, err := platform.Dial(k.c.Context, k.home, u, k.timeout)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	have, err := h.ListVcms(ctx, false)
-	if err != nil {
-		return err
-	}
-	if len(have) > 0 {
-		return errkind.Errorf(errkind.Refused, "HSM %s already has %d VCM(s); single-setup is for an HSM without", u.ESN, len(have))
-	}
-	file, err := tenantcli.SingleRequest(k.home, k.env.Clock.Now(), name)
-	if err != nil {
-		return err
-	}
-	made, err := h.Create(ctx, file, &orchestrator.CreateChoices{Name: name})
+	made, err := k.createSingle(h, name)
 	if err != nil {
 		return err
 	}
 	id := made.Vcm.Uuid
-	if _, err := h.Start(ctx, id, nil, int32(k.timeout.Seconds())); err != nil {
+	ctx, cancel := context.WithTimeout(k.c.Context, k.timeout+margin)
+	defer cancel()
+	if _, err := h.Start(ctx, id, nil, int32(k.timeout/time.Second)); err != nil {
 		return errkind.Errorf(errkind.Of(err), "VCM %s was created but not started: %w", id, err)
 	}
-	return k.enrollSingle(ctx, id, made.VcmFile)
-}
-
-func (k *call) enrollSingle(ctx context.Context, id string, file []byte) error {
-	f, services, err := tenantcli.Enroll(ctx, k.home, file, k.timeout, k.env.Clock)
+	f, services, err := tenantcli.Enroll(k.c.Context, k.home, made.VcmFile, k.timeout, k.env.Clock)
 	if err != nil {
 		return errkind.Errorf(errkind.Of(err), "VCM %s was created and started but not enrolled: %w", id, err)
 	}
@@ -77,4 +66,22 @@ func (k *call) enrollSingle(ctx context.Context, id string, file []byte) error {
 		console.Fields(w, [2]string{"UUID", f.UUID}, [2]string{"ESN", f.ESN}, [2]string{"MODULE ID", f.ModuleID}, [2]string{"IP ADDRESS", f.Address})
 		return nil
 	})
+}
+
+// createSingle creates the VCM on a unit that has none.
+func (k *call) createSingle(h *platform.Hosting, name string) (*orchestrator.Created, error) {
+	ctx, cancel := k.context()
+	defer cancel()
+	have, err := h.ListVcms(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	if len(have) > 0 {
+		return nil, errkind.Errorf(errkind.Refused, "HSM %s already has %d VCM(s); single-setup is for an HSM without", h.Unit.ESN, len(have))
+	}
+	file, err := tenantcli.SingleRequest(k.home, k.env.Clock.Now(), name)
+	if err != nil {
+		return nil, err
+	}
+	return h.Create(ctx, file, &orchestrator.CreateChoices{Name: name})
 }

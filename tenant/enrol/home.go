@@ -54,6 +54,7 @@ type Home struct {
 
 	mu         sync.Mutex
 	passphrase string // protection P, once asked
+	warned     bool   // that protection S is not available
 }
 
 // Open returns the home in dir. Nothing is created before it is needed.

@@ -52,7 +52,7 @@ func (h *Home) newProtection(service string) (Protection, error) {
 			return Protection{}, errkind.Errorf(errkind.Invalid, "%s: %w", variable, err)
 		}
 	} else {
-		options = h.available(service, defaultOptions(service))
+		options = h.available(defaultOptions(service))
 	}
 	p := Protection{Options: options}
 	if strings.Contains(options, "K") {
@@ -66,14 +66,21 @@ func (h *Home) newProtection(service string) (Protection, error) {
 
 // available drops from the defaults what this host cannot give to this user; an
 // explicit choice is never weakened.
-func (h *Home) available(service, options string) string {
-	if strings.Contains(options, "S") {
-		if _, err := h.machine("product_uuid"); err != nil {
-			options = strings.ReplaceAll(options, "S", "")
-			h.env.Warn(fmt.Sprintf("the %s key is not tied to this machine (protection S): its system UUID is not readable", service))
-		}
+func (h *Home) available(options string) string {
+	if !strings.Contains(options, "S") {
+		return options
 	}
-	return options
+	if _, err := h.machine("product_uuid"); err == nil {
+		return options
+	}
+	h.mu.Lock()
+	first := !h.warned
+	h.warned = true
+	h.mu.Unlock()
+	if first {
+		h.env.Warn("new keys are not tied to this machine (protection S): its system UUID is not readable")
+	}
+	return strings.ReplaceAll(options, "S", "")
 }
 
 func checkOptions(options string) error {
