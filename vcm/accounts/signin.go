@@ -91,7 +91,7 @@ func (a *Accounts) SignIn(ctx context.Context, in SignIn) (token string, err err
 		}
 		return "", &SignInError{BadCredentials, "wrong password"}
 	}
-	if permissions(u.rec.Load().Roles)&in.Require == 0 {
+	if u.rec.Load().may&in.Require == 0 {
 		return "", &SignInError{NoPermission, "the account lacks the permission"}
 	}
 	if err := a.signedIn(ctx, u); err != nil {
@@ -218,7 +218,7 @@ func (a *Accounts) Authenticate(kind SessionKind, token string) (Session, error)
 			return Session{}, errkind.Errorf(errkind.Unauthorised, "idle for too long")
 		}
 	}
-	return Session{Kind: kind, Username: ses.user.name, Permissions: permissions(rec.Roles), Expires: time.Unix(ses.expires, 0)}, nil
+	return Session{Kind: kind, Username: ses.user.name, Permissions: rec.may, Expires: time.Unix(ses.expires, 0)}, nil
 }
 
 // SignOut ends the session of a token.

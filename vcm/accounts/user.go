@@ -34,6 +34,8 @@ type record struct {
 	Failures       int       `json:"failures,omitempty"`
 	Locked         bool      `json:"locked,omitempty"`
 	LockedUntil    time.Time `json:"lockedUntil"` // zero with Locked: until unlocked
+
+	may Permission // what Roles grant
 }
 
 // account is a user in memory: the record as last committed. Sessions point to it.
@@ -41,6 +43,12 @@ type account struct {
 	name string
 	rec  atomic.Pointer[record]
 	gone atomic.Bool
+}
+
+// publish makes a committed record the one that sessions see.
+func (u *account) publish(rec *record) {
+	rec.may = permissions(rec.Roles)
+	u.rec.Store(rec)
 }
 
 func (r *record) lockedAt(now time.Time) bool {
@@ -85,7 +93,7 @@ func (a *Accounts) load(ctx context.Context) error {
 				return errkind.Errorf(errkind.Integrity, "record of user %q: %w", key, err)
 			}
 			u := &account{name: string(key)}
-			u.rec.Store(rec)
+			u.publish(rec)
 			a.users[u.name] = u
 			return nil
 		})
@@ -123,13 +131,13 @@ func (a *Accounts) put(ctx context.Context, name string, rec *record, u *account
 	}
 	if u == nil {
 		u = &account{name: name}
-		u.rec.Store(rec)
+		u.publish(rec)
 		a.mu.Lock()
 		a.users[name] = u
 		a.mu.Unlock()
 		return u, nil
 	}
-	u.rec.Store(rec)
+	u.publish(rec)
 	return u, nil
 }
 

@@ -69,6 +69,7 @@ type Service struct {
 	clock        clock.Clock
 	firmware     string
 	testMode     bool
+	idSM         string // the module's identity record, which every token names
 	log          *slog.Logger
 }
 
@@ -79,7 +80,8 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{
 		store: cfg.Store, module: cfg.Module, moduleBucket: cfg.ModuleBucket, keys: cfg.Keys,
-		prefs: cfg.Preferences, clock: cfg.Clock, firmware: cfg.FirmwareID, testMode: cfg.TestMode, log: cfg.Log,
+		prefs: cfg.Preferences, clock: cfg.Clock, firmware: cfg.FirmwareID, testMode: cfg.TestMode,
+		idSM: cfg.Module.IDSM(), log: cfg.Log,
 	}, nil
 }
 
