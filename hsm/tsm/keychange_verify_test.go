@@ -46,6 +46,7 @@ func TestKeyChangeRules(t *testing.T) {
 		{name: "old key's issue expired", from: func(g *kmc.Group) { g.IUT = start.Add(time.Hour) }, after: 2 * time.Hour, code: tsm.CodeKeyIssueExpired},
 		{name: "new key's issue expired", to: func(g *kmc.Group) { g.IUT = start.Add(time.Hour) }, after: 2 * time.Hour, code: tsm.CodeKeyIssueExpired},
 		{name: "away from an expired key", from: func(g *kmc.Group) { g.KEN = 1 }, code: tsm.CodeOK},
+		{name: "to an expired key", to: func(g *kmc.Group) { g.KEN = 2 }, code: tsm.CodeOK},
 		{name: "both keys expired", from: func(g *kmc.Group) { g.KEN = 1 }, to: func(g *kmc.Group) { g.KEN = 2 }, code: tsm.CodeKeyChangeNotAllowed},
 		{name: "three tokens for EA11", input: func(in *tsm.KeyChangeInput) { in.NumTokens = 3 }, code: tsm.CodeInvalidNumTokens},
 		{name: "two tokens for EA07", input: func(in *tsm.KeyChangeInput) { in.EA, in.NumTokens = 7, 2 }, code: tsm.CodeOK},

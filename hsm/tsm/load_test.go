@@ -128,7 +128,7 @@ func newVectorSession(t *testing.T, v map[string]string) *tsm.Module {
 	t.Helper()
 	vault := newVault()
 	vault.once = true
-	draws := bytes.Join([][]byte{unhex(t, v["d_SM_static"]), make([]byte, 8), unhex(t, v["d_SM_eph"])}, nil)
+	draws := bytes.Join([][]byte{unhex(t, v["d_SM_static"]), make([]byte, 8), unhex(t, v["d_SM_eph"]), make([]byte, 64)}, nil)
 	m, err := tsm.Open(context.Background(), tsm.Config{
 		Vault: vault, ModuleID: moduleID, Rand: bytes.NewReader(draws),
 		Clock: fixedClock(time.Date(2025, 11, 20, 12, 0, 0, 0, time.UTC)),
@@ -224,5 +224,27 @@ func TestFind(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A key is not used after its last day, whatever its IUT says.
+func TestLastDay(t *testing.T) {
+	t.Parallel()
+	v := vectors(t)
+	keys := keyload.SessionKeys{KEK: unhex(t, v["KEK"]), KAK: unhex(t, v["KAK"])}
+	for day, code := range map[int]tsm.Code{19: tsm.CodeKeyExpired, 20: tsm.CodeOK} {
+		m := newVectorSession(t, v)
+		ctx := context.Background()
+		a := keyload.KeyAttributes{ACT: start.AddDate(-2, 0, 0), BDT: 2014, DKG: 4, EXP: time.Date(2025, 11, day, 0, 0, 0, 0, time.UTC),
+			IUT: start.AddDate(1, 0, 0), KCV: "861952", KEN: 255, KRN: 1, KTC: "VUDK", SGC: 1, SBM: 1, ULM: unlimit, CLM: unlimit}
+		rec, err := keyload.WrapVendingKey(keys, "0001", a, unhex(t, v["VK_160"]))
+		must(t, err)
+		must(t, second(m.LoadKey(ctx, "TEST-KMC", rec.String(), 0)))
+		must(t, second(m.Finish(ctx, "TEST-KMC")))
+		tid := uint32(m.Now().Sub(time.Date(2014, 1, 1, 0, 0, 0, 0, time.UTC)) / time.Minute)
+		err = m.Vault().Update(ctx, func(tx tsm.Tx) error {
+			return second(m.Credit(tx, tsm.CreditInput{Register: 1, PAN: pan11, TI: 1, EA: 11, TCT: 2, Amount: 1, TID: tid}))
+		})
+		want(t, err, code)
 	}
 }

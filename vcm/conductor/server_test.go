@@ -131,19 +131,20 @@ func TestRestart(t *testing.T) {
 // slowVault takes a moment for each transaction and counts them.
 type slowVault struct {
 	*memory
-	views atomic.Int64
+	moment time.Duration
+	views  atomic.Int64
 }
 
 func (v *slowVault) View(ctx context.Context, fn func(tsm.Tx) error) error {
 	v.views.Add(1)
-	time.Sleep(2 * time.Millisecond)
+	time.Sleep(v.moment)
 	return v.memory.View(ctx, fn)
 }
 
 // A socket that floods the module does not keep another one out.
 func TestFairness(t *testing.T) {
 	t.Parallel()
-	vault := &slowVault{memory: newMemory()}
+	vault := &slowVault{memory: newMemory(), moment: 2 * time.Millisecond}
 	r := newRig(t, option{vault: vault, server: func(c *conductor.Config) { c.InFlight = 1 }})
 	flood := r.dial()
 	var reading sync.WaitGroup
@@ -164,6 +165,18 @@ func TestFairness(t *testing.T) {
 	}
 	_ = flood.Close()
 	reading.Wait()
+}
+
+// A peer is not dropped for the time that the module takes.
+func TestSlowModule(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, option{
+		vault:  &slowVault{memory: newMemory(), moment: 300 * time.Millisecond},
+		server: func(c *conductor.Config) { c.FrameTimeout = 100 * time.Millisecond },
+	})
+	if got := textOf(t, r.dial().exchange(frameOf("SM?DI"))); got != "SM!DI00P89051616~PSTS64V10~" {
+		t.Errorf("%s", got)
+	}
 }
 
 // lockedBuffer is a log that several goroutines write.
