@@ -29,7 +29,7 @@ type SignInError struct {
 
 func (e *SignInError) Error() string { return "sign-in refused: " + e.Detail }
 
-// Kind lets the error travel as one of internal/errkind's.
+// Unwrap lets the error travel as one of internal/errkind's.
 func (e *SignInError) Unwrap() error { return errkind.Errorf(errkind.Unauthorised, "%s", e.Detail) }
 
 // SignIn is a request to sign in.
@@ -86,17 +86,13 @@ func (a *Accounts) SignIn(ctx context.Context, in SignIn) (token string, err err
 	}
 	if !ok {
 		a.failedAddress(in, limit)
-		if err := a.failedUser(ctx, u, in.Address); err != nil {
-			return "", err
-		}
+		a.failedUser(ctx, u, in.Address)
 		return "", &SignInError{BadCredentials, "wrong password"}
 	}
 	if u.rec.Load().may&in.Require == 0 {
 		return "", &SignInError{NoPermission, "the account lacks the permission"}
 	}
-	if err := a.signedIn(ctx, u); err != nil {
-		return "", err
-	}
+	a.signedIn(ctx, u)
 	return a.openSession(u, in.Kind)
 }
 
@@ -146,13 +142,13 @@ func (a *Accounts) failedAddress(in SignIn, limit int64) {
 
 // failedUser counts a wrong password durably, so that a restart is no new
 // chance, and locks the account at the threshold.
-func (a *Accounts) failedUser(ctx context.Context, u *account, address string) error {
+func (a *Accounts) failedUser(ctx context.Context, u *account, address string) {
 	a.changes.Lock()
 	defer a.changes.Unlock()
 	now := a.now()
 	rec := *u.rec.Load()
 	if rec.lockedAt(now) || u.gone.Load() {
-		return nil
+		return
 	}
 	if rec.Locked { // the lock ran out
 		rec.Locked, rec.LockedUntil, rec.Failures = false, time.Time{}, 0
@@ -168,29 +164,34 @@ func (a *Accounts) failedUser(ctx context.Context, u *account, address string) e
 			"failures": strconv.Itoa(rec.Failures), "until": stamp(rec.LockedUntil), "address": address})
 		a.log.Warn("account locked after failed sign-ins", "user", u.name, "failures", rec.Failures, "address", address)
 	}
-	_, err := a.put(ctx, u.name, &rec, u, entry)
-	return err
+	if _, err := a.put(ctx, u.name, &rec, u, entry); err != nil {
+		// A store that cannot be written must not make guessing free.
+		u.publish(&rec)
+		a.log.Warn("a failed sign-in could not be written down", "user", u.name, "error", err)
+	}
 }
 
 // signedIn clears the failures and notes the time, writing only when needed.
-func (a *Accounts) signedIn(ctx context.Context, u *account) error {
-	rec, now := u.rec.Load(), a.now()
-	if rec.Failures == 0 && !rec.Locked && now.Sub(rec.LastSignIn) < signInNote {
-		return nil
+func (a *Accounts) signedIn(ctx context.Context, u *account) {
+	due := func(rec *record) bool {
+		return rec.Failures > 0 || rec.Locked || a.now().Sub(rec.LastSignIn) >= signInNote
+	}
+	if !due(u.rec.Load()) {
+		return
 	}
 	a.changes.Lock()
 	defer a.changes.Unlock()
 	next := *u.rec.Load()
-	if u.gone.Load() || next.Failures == 0 && !next.Locked && now.Sub(next.LastSignIn) < signInNote {
-		return nil
+	if u.gone.Load() || !due(&next) {
+		return
 	}
-	next.Failures, next.Locked, next.LockedUntil, next.LastSignIn = 0, false, time.Time{}, now
+	next.Failures, next.Locked, next.LockedUntil, next.LastSignIn = 0, false, time.Time{}, a.now()
 	entry := a.entry("user.signin", Actor{Realm: Realm, Name: u.name}, u.name, nil)
 	if _, err := a.put(ctx, u.name, &next, u, entry); err != nil {
 		// A store over its quota must not lock its operators out.
+		u.publish(&next)
 		a.log.Warn("a sign-in could not be written down", "user", u.name, "error", err)
 	}
-	return nil
 }
 
 // Authenticate returns whose access token this is. The error's text is fit for
@@ -245,9 +246,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, address, name, current, n
 	}
 	if !ok {
 		a.failedAddress(in, limit)
-		if err := a.failedUser(ctx, u, address); err != nil {
-			return err
-		}
+		a.failedUser(ctx, u, address)
 		return refused
 	}
 	return a.SetPassword(ctx, Actor{Realm: Realm, Name: name, Address: address}, name, next)

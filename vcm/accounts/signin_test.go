@@ -2,6 +2,7 @@ package accounts_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -177,6 +178,27 @@ func TestLockOut(t *testing.T) {
 	}
 	if _, err := r.signIn("api", good, "b"); err != nil {
 		t.Errorf("unlocked: %v", err)
+	}
+}
+
+// TestLockOutWithoutStore: guessing is not free while nothing can be written,
+// and who knows the password can still sign in.
+func TestLockOutWithoutStore(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.set(accounts.PrefLockoutThreshold, "3")
+	r.create("api", accounts.RoleAPI)
+	r.refuse = errors.New("read-only") // what an audited write gets
+	if _, err := r.signIn("api", good, "a"); err != nil {
+		t.Errorf("a store that cannot be written locks users out: %v", err)
+	}
+	for range 3 {
+		if _, err := r.signIn("api", "wrong", "a"); reason(err) != accounts.BadCredentials {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.signIn("api", good, "a"); reason(err) != accounts.BadCredentials {
+		t.Errorf("three failures did not lock the account: %v", err)
 	}
 }
 

@@ -15,24 +15,26 @@ import (
 // the number that is kept.
 const (
 	forgetAfter     = 15 * 24 * time.Hour // more than twice the widest window
+	compactFirst    = time.Minute         // after the start, which has enough to do
 	compactEvery    = time.Hour
 	compactedAtOnce = 500 // records a transaction, so that vending waits little
 )
 
 // Run compacts the store from time to time until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
-	tick := time.NewTicker(compactEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(compactFirst)
+	defer timer.Stop()
 	for {
+		select {
+		case <-timer.C:
+			timer.Reset(compactEvery)
+		case <-ctx.Done():
+			return nil
+		}
 		if n, err := s.Compact(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("the store could not be compacted", "error", err)
 		} else if n > 0 {
 			s.log.Info("store compacted", "records", n)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
 		}
 	}
 }
