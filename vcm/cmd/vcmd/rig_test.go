@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -80,11 +78,13 @@ type rig struct {
 	start     vcmcontrol.Start
 	attr      syscall.SysProcAttr
 	admin     ssh.Signer
+	keys      map[string]ssh.Signer // of other services, see equip
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, data: filepath.Join(t.TempDir(), "data"), admin: newKey(t)}
+	r := &rig{t: t, data: filepath.Join(t.TempDir(), "data"), admin: newKey(t),
+		keys: map[string]ssh.Signer{vcmcontrol.ServiceMonitor: nil, vcmcontrol.ServicePrismToken: nil, vcmcontrol.ServiceConductor: nil}}
 	if err := os.Mkdir(r.data, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -171,200 +171,6 @@ func (r *rig) serveUnit() {
 	})
 }
 
-// process is a started vcmd.
-type process struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	conn   *fdrpc.Conn
-	ready  chan vcmcontrol.Ready
-	failed chan vcmcontrol.Failed
-	exited chan struct{}
-	err    error // valid after exited
-	stderr *safeBuffer
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// launch starts vcmd and tells it r.start.
-func (r *rig) launch() *process {
-	t := r.t
-	t.Helper()
-	p := r.spawn()
-	if _, err := p.conn.Call(t.Context(), vcmcontrol.MethodStart, r.start, nil); err != nil {
-		<-p.exited
-		t.Fatalf("start: %v\n%s", err, p.stderr)
-	}
-	return p
-}
-
-// spawn starts vcmd, which waits to be told. extra descriptors follow the listeners.
-func (r *rig) spawn(extra ...*os.File) *process {
-	t := r.t
-	t.Helper()
-	here, there, err := fdrpc.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	deviceEnd, unitEnd := os.NewFile(uintptr(fds[0]), "device"), os.NewFile(uintptr(fds[1]), "unit")
-	r.attach(unitEnd)
-	dir, err := os.Open(r.data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{
-		t: t, ready: make(chan vcmcontrol.Ready, 1), failed: make(chan vcmcontrol.Failed, 1), exited: make(chan struct{}), stderr: &safeBuffer{},
-	}
-	attr := r.attr
-	attr.Pdeathsig = syscall.SIGKILL
-	p.cmd = &exec.Cmd{
-		Path: vcmd, Args: []string{"vcmd"}, Env: []string{}, Dir: "/", Stderr: p.stderr, SysProcAttr: &attr,
-		ExtraFiles: append(append([]*os.File{there, deviceEnd, dir}, r.sockets...), extra...),
-	}
-	p.conn = fdrpc.New(here, p.answer)
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range []*os.File{there, deviceEnd, unitEnd, dir} {
-		f.Close()
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = p.conn.Run(context.Background()) })
-	go func() { p.err = p.cmd.Wait(); close(p.exited) }()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		<-p.exited
-		_ = p.conn.Close()
-		wg.Wait()
-		if t.Failed() {
-			t.Logf("vcmd said:\n%s", p.stderr)
-		}
-	})
-	return p
-}
-
-// attach hands the unit its end, once it has noticed that the last VCM is gone.
-func (r *rig) attach(end *os.File) {
-	r.t.Helper()
-	for range 500 {
-		err := r.unit.Attach(r.t.Context(), hsmapi.Attach{UUID: testUUID}, end)
-		if err == nil {
-			return
-		}
-		if !errkind.Is(err, errkind.Mode) && !errkind.Is(err, errkind.Refused) && !errkind.Is(err, errkind.Unavailable) {
-			r.t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	r.t.Fatal("the unit keeps the partition")
-}
-
-func (p *process) answer(_ context.Context, _ *fdrpc.Conn, q fdrpc.Request) (fdrpc.Reply, error) {
-	switch q.Method {
-	case vcmcontrol.MethodReady:
-		var v vcmcontrol.Ready
-		if err := q.Decode(&v); err != nil {
-			return fdrpc.Reply{}, err
-		}
-		p.ready <- v
-	case vcmcontrol.MethodFailed:
-		var v vcmcontrol.Failed
-		if err := q.Decode(&v); err != nil {
-			return fdrpc.Reply{}, err
-		}
-		p.failed <- v
-	}
-	return fdrpc.Reply{}, nil
-}
-
-// mustBeReady waits until the VCM serves.
-func (p *process) mustBeReady() vcmcontrol.Ready {
-	p.t.Helper()
-	select {
-	case r := <-p.ready:
-		return r
-	case f := <-p.failed:
-		p.t.Fatalf("the VCM failed: %+v", f)
-	case <-p.exited:
-		p.t.Fatalf("vcmd ended: %v\n%s", p.err, p.stderr)
-	case <-time.After(30 * time.Second):
-		p.t.Fatal("the VCM was not ready in time")
-	}
-	return vcmcontrol.Ready{}
-}
-
-// mustFail waits until the VCM reports a failure and ends.
-func (p *process) mustFail() vcmcontrol.Failed {
-	p.t.Helper()
-	select {
-	case f := <-p.failed:
-		p.waitExit()
-		return f
-	case <-p.ready:
-		p.t.Fatal("the VCM started")
-	case <-p.exited:
-		select {
-		case f := <-p.failed:
-			return f
-		default:
-			p.t.Fatalf("vcmd ended without a report: %v\n%s", p.err, p.stderr)
-		}
-	case <-time.After(30 * time.Second):
-		p.t.Fatal("the VCM did not fail in time")
-	}
-	return vcmcontrol.Failed{}
-}
-
-func (p *process) waitExit() int {
-	p.t.Helper()
-	select {
-	case <-p.exited:
-	case <-time.After(20 * time.Second):
-		p.t.Fatal("vcmd did not end")
-	}
-	var e *exec.ExitError
-	if errors.As(p.err, &e) {
-		return e.ExitCode()
-	}
-	if p.err != nil {
-		p.t.Fatal(p.err)
-	}
-	return 0
-}
-
-func (p *process) stop(s vcmcontrol.Stop) {
-	p.t.Helper()
-	if _, err := p.conn.Call(p.t.Context(), vcmcontrol.MethodStop, s, nil); err != nil {
-		p.t.Fatalf("stop: %v", err)
-	}
-	if code := p.waitExit(); code != 0 {
-		p.t.Fatalf("vcmd ended with %d\n%s", code, p.stderr)
-	}
-}
-
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	<-p.exited
-}
-
 func (r *rig) address(service string) string {
 	for _, l := range r.listeners {
 		if l.Service == service {
@@ -400,12 +206,6 @@ func (r *rig) mustDial(service string, key ssh.Signer) *sshrpc.Client {
 	}
 	r.t.Cleanup(func() { c.Close() })
 	return c
-}
-
-func (p *process) mustBeReadyAndStop() {
-	p.t.Helper()
-	p.mustBeReady()
-	p.stop(vcmcontrol.Stop{Drain: 2000})
 }
 
 // copyData returns the files of the data directory; restoreData puts them back.

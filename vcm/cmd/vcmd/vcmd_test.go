@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"strings"
@@ -75,9 +76,8 @@ func TestLifeOfAVCM(t *testing.T) {
 	p.stop(vcmcontrol.Stop{Drain: 2000})
 }
 
-// checkLog exports the log through the service and verifies it with nothing but
-// the unit's key.
-func (r *rig) checkLog(mon *monitor.MonitorClient, kinds ...string) {
+// logKey is the audit log's key, which the unit certifies.
+func (r *rig) logKey(mon *monitor.MonitorClient) ed25519.PublicKey {
 	t := r.t
 	t.Helper()
 	line, err := mon.LogKey(t.Context())
@@ -96,6 +96,15 @@ func (r *rig) checkLog(mon *monitor.MonitorClient, kinds ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key
+}
+
+// checkLog exports the log through the service and verifies it with nothing but
+// the unit's key.
+func (r *rig) checkLog(mon *monitor.MonitorClient, kinds ...string) {
+	t := r.t
+	t.Helper()
+	key := r.logKey(mon)
 	export, err := mon.LogExport(t.Context(), 0, false)
 	if err != nil {
 		t.Fatal(err)
