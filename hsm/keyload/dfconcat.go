@@ -194,13 +194,14 @@ func CRC16(data []byte) uint16 {
 	var crc uint16
 	for _, b := range data {
 		crc ^= uint16(b)
-		for range 8 {
-			if crc&1 != 0 {
-				crc = crc>>1 ^ 0xA001
-			} else {
-				crc >>= 1
-			}
-		}
+		crc = crc>>4 ^ crcNibble[crc&0xF]
+		crc = crc>>4 ^ crcNibble[crc&0xF]
 	}
 	return crc
+}
+
+// crcNibble is the CRC's change by four bits.
+var crcNibble = [16]uint16{
+	0x0000, 0xCC01, 0xD801, 0x1400, 0xF001, 0x3C00, 0x2800, 0xE401,
+	0xA001, 0x6C00, 0x7800, 0xB401, 0x5000, 0x9C01, 0x8801, 0x4400,
 }

@@ -3,7 +3,6 @@ package conductor
 import (
 	"bytes"
 	"encoding/hex"
-	"fmt"
 
 	"github.com/tesserae-hsm/tesserae/hsm/keyload"
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
@@ -42,8 +41,16 @@ func upper(c byte) bool { return c >= 'A' && c <= 'Z' }
 
 // respond makes a response's line: header, status, payload, CRC.
 func respond(group, command string, status tsm.Code, payload string) []byte {
-	line := fmt.Appendf(nil, "%s!%s%s%s", group, command, status, payload)
-	return fmt.Appendf(line, "%04X", keyload.CRC16(line))
+	line := make([]byte, 0, headerSize+2+len(payload)+crcSize)
+	line = append(append(append(line, group...), '!'), command...)
+	line = append(append(line, status...), payload...)
+	return appendHex16(line, keyload.CRC16(line))
+}
+
+// appendHex16 appends four upper-case hex digits.
+func appendHex16(dst []byte, v uint16) []byte {
+	const digits = "0123456789ABCDEF"
+	return append(dst, digits[v>>12], digits[v>>8&15], digits[v>>4&15], digits[v&15])
 }
 
 // unattributed answers a request that belongs to no command.

@@ -2,7 +2,6 @@ package conductor
 
 import (
 	"encoding/hex"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -134,6 +133,8 @@ func (p *payload) text(s string) *payload {
 }
 
 func (p *payload) put(kind byte, value string) *payload {
-	fmt.Fprintf(p, "%c%s~", kind, value)
+	p.WriteByte(kind)
+	p.WriteString(value)
+	p.WriteByte('~')
 	return p
 }
