@@ -18,7 +18,13 @@
 //
 // A program that uses this package is built with CGO_ENABLED=0: only then can
 // the Go runtime change all threads of the process. Built otherwise, the
-// controls that need it are reported absent.
+// controls that need it are reported absent. It also needs the lines
+//
+//	//go:debug containermaxprocs=0
+//	//go:debug updatemaxprocs=0
+//
+// or the runtime opens the host's control group files, which the count of
+// descriptors refuses.
 package sandbox
 
 import (
