@@ -21,6 +21,34 @@
 // judged in stages, each over all fields from left to right: 60 number of
 // fields, 61 types, 62 values, 63 ranges.
 //
+// # Commands
+//
+// Fields by type; what is in brackets may be missing:
+//
+//	SM?DI -                                   P module, P firmware
+//	SM?QI -                                   P public key id, P hardware, P firmware, H firmware hash
+//	SM?QD -                                   D clock, N window in minutes
+//	SM?GA N register                          P attributes
+//	SM?CQ -                                   N transactions left, P module, H nonce, D clock
+//	SM?VC N register, P PAN, N TI, N EA, N TCT, N subclass, H amount, H TID
+//	                                          P hex token, P decimal token
+//	SM?VM as VC, with H value                 P hex token, P decimal token
+//	SM?VK N old, N new register, P PAN, N old TI, N EA, N TCT, N new TI, N tokens
+//	                                          N rollover, N tokens, P hex tokens, P decimal tokens
+//	SM?VT N register, P PAN, N TI, N EA, [N TCT], P token
+//	                                          N result, N class, N subclass, H amount, H TID
+//	SM?KC P KMC.PUBKEY.1                      P VKLOAD.REQ.1
+//	SM?KR P VKLOAD.RSP.1                      P KMC, N keys announced
+//	SM?KL P KMC, P VK.WRAP.1, [N register]    N register, P KCV
+//	SM?KF P KMC                               N keys in the module
+//	SM?KX P KMC                               N registers erased
+//	SM?KD N register                          P KCV
+//	SM?QK N index                             P KMC, state, request, TVP, number of keys
+//	SM?CI P instruction, H signature          -
+//	SM?QL N index                             N index, D time, P text
+//	GL?EC two-digit time-out, three-digit length, data
+//	GL?RR repeats the socket's last response, GL?RS resets the socket
+//
 // # Choices
 //
 // The text of the standard is not public. What follows is this project's
