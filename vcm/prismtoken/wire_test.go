@@ -115,7 +115,7 @@ func TestBadFrames(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(r *rig) {
-		r.limits = prismtoken.Limits{Handshake: 200 * time.Millisecond, Frame: 200 * time.Millisecond, Idle: 400 * time.Millisecond}
+		r.limits = prismtoken.Limits{Handshake: 2 * time.Second, Frame: 300 * time.Millisecond, Idle: 600 * time.Millisecond}
 	})
 	raw := must(net.Dial("tcp", r.address))(t)
 	defer raw.Close()
@@ -133,6 +133,16 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
+// inProgress waits until the server has begun n calls.
+func (r *rig) inProgress(n int64) {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); r.server.Stats().Requests < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("%d calls have begun, expected %d", r.server.Stats().Requests, n)
+		}
+	}
+}
+
 // TestSlowPing waits in one connection while others go on.
 func TestSlowPing(t *testing.T) {
 	t.Parallel()
@@ -140,16 +150,17 @@ func TestSlowPing(t *testing.T) {
 	slow, quick := r.client(), r.client()
 	done := make(chan error, 1)
 	go func() {
-		_, err := slow.Ping(context.Background(), 600, "slow")
+		_, err := slow.Ping(context.Background(), 3000, "slow")
 		done <- err
 	}()
+	r.inProgress(1)
 	began := time.Now()
 	for range 50 {
 		if _, err := quick.Ping(context.Background(), 0, "quick"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if d := time.Since(began); d > 550*time.Millisecond {
+	if d := time.Since(began); d > 2500*time.Millisecond {
 		t.Errorf("50 pings took %s beside a waiting one", d)
 	}
 	if err := <-done; err != nil {
@@ -236,7 +247,7 @@ func TestConnectionLimit(t *testing.T) {
 		_, err := busy.Ping(context.Background(), 1500, "busy")
 		done <- err
 	}()
-	time.Sleep(100 * time.Millisecond)
+	r.inProgress(1)
 	oldest := r.dial()
 	for range 20 {
 		if _, err := r.client().Ping(context.Background(), 0, "new"); err != nil {
@@ -324,7 +335,7 @@ func TestDrain(t *testing.T) {
 		}
 		done <- err
 	}()
-	time.Sleep(150 * time.Millisecond)
+	r.inProgress(1)
 	go r.stop()
 	wantEnd(t, idle)
 	if err := <-done; err != nil {
