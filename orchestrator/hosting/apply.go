@@ -138,7 +138,8 @@ func (h *Host) take(v *vcm, r launch.Report, at time.Time) (next lifecycle.Recor
 	return next, changed, nil
 }
 
-// flush stores the records whose reports could not be stored at once.
+// flush stores the records whose reports could not be stored at once, and
+// settles what a lost answer left open.
 func (h *Host) flush() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -150,6 +151,7 @@ func (h *Host) flush() {
 		}
 		for _, v := range h.all() {
 			h.flushOne(v)
+			h.settle(v)
 		}
 	}
 }
@@ -171,6 +173,47 @@ func (h *Host) flushOne(v *vcm) {
 	v.mu.Unlock()
 	if dirty {
 		_ = h.store(h.run, v, rec) // or with the next tick
+	}
+}
+
+// settle ends what a record says is under way and nobody does: the operation
+// that began it failed towards its caller because the registry's answer was
+// lost. Whoever operates on a VCM holds it, so one that is free and yet
+// starting without a supervisor, stopping, deleting or pending is left over.
+func (h *Host) settle(v *vcm) {
+	select {
+	case v.busy <- struct{}{}:
+		defer v.unlock()
+	default:
+		return
+	}
+	v.writing.Lock()
+	err := h.reload(h.run, v)
+	v.writing.Unlock()
+	if errkind.Is(err, errkind.NotFound) {
+		err = h.erase(h.run, v) // the record is gone; the rest has to go, too
+	}
+	if err != nil || v.gone() {
+		return // or with the next tick
+	}
+	v.mu.Lock()
+	rec, idle := v.rec, v.super == nil
+	v.mu.Unlock()
+	const reason = "the registry did not answer"
+	switch {
+	case rec.Pending:
+		h.rollBack(h.run, v)
+	case rec.State == lifecycle.Deleting:
+		err = h.erase(h.run, v)
+	case rec.State == lifecycle.Starting && idle:
+		_, err = h.apply(h.run, v, lifecycle.Reboot, reason)
+	case rec.State == lifecycle.Stopping && idle:
+		_, err = h.apply(h.run, v, lifecycle.Ended, reason)
+	case rec.State == lifecycle.Stopping:
+		_, err = h.apply(h.run, v, lifecycle.Kept, reason)
+	}
+	if err != nil {
+		h.cfg.Log.Warn("not settled yet", "uuid", v.uuid, "state", rec.State, "err", err)
 	}
 }
 

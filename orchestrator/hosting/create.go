@@ -139,11 +139,27 @@ func (h *Host) complete(ctx context.Context, v *vcm, creation admit.Creation) (l
 	return rec, h.store(ctx, v, rec)
 }
 
-// rollBack removes what is there of a VCM that nobody was told of: the
-// partition, the data, and last the record, so that it can be done again.
+// rollBack removes what is there of a VCM that nobody was told of. The record
+// says so first: a VCM without its key must never look like one that has it.
 func (h *Host) rollBack(ctx context.Context, v *vcm) {
-	if err := h.erase(ctx, v); err != nil {
-		// It stays pending: invisible, and removed by the next run.
+	v.mu.Lock()
+	stored := v.rev != 0
+	v.mu.Unlock()
+	v.writing.Lock()
+	stored = stored || v.unsure
+	v.writing.Unlock()
+	var err error
+	if stored {
+		_, err = h.update(ctx, v, func(r lifecycle.Record) (lifecycle.Record, bool, error) {
+			r.State, r.Pending = lifecycle.Deleting, true
+			return r, true, nil
+		})
+	}
+	if err == nil || errkind.Is(err, errkind.NotFound) {
+		err = h.erase(ctx, v)
+	}
+	if err != nil {
+		// It is tried again, here or by the next run.
 		h.cfg.Log.Warn("creation not rolled back yet", "uuid", v.uuid, "err", err)
 	}
 }
@@ -163,7 +179,17 @@ func (h *Host) erase(ctx context.Context, v *vcm) error {
 	h.mu.Lock()
 	delete(h.vcms, v.uuid)
 	h.mu.Unlock()
+	v.mu.Lock()
+	v.erased = true
+	v.mu.Unlock()
 	return nil
+}
+
+// gone reports whether nothing is left of v.
+func (v *vcm) gone() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.erased
 }
 
 func (h *Host) removeRecord(ctx context.Context, v *vcm) error {

@@ -140,6 +140,7 @@ type vcm struct {
 	rec     lifecycle.Record
 	rev     registry.Rev
 	dirty   bool          // the stored record is older than rec
+	erased  bool          // nothing is left of it
 	claimed bool          // admitted to start; rec will say so in a moment
 	lastErr string        // why the last attempt to start failed
 	final   error         // why supervision gave up

@@ -68,7 +68,8 @@ func (h *Host) Delete(ctx context.Context, by Actor, uuid string, force bool) er
 	if err := h.audit(ctx, by, "vcm.delete", uuid, at, map[string]string{"force": fmt.Sprint(force)}); err != nil {
 		return err
 	}
-	if _, err := h.apply(ctx, v, lifecycle.Delete, ""); err != nil {
+	// No record is what a deletion leaves whose answer was lost.
+	if _, err := h.apply(ctx, v, lifecycle.Delete, ""); err != nil && !errkind.Is(err, errkind.NotFound) {
 		h.auditOutcome(by, "vcm.delete", uuid, at, err)
 		return err
 	}

@@ -2,6 +2,7 @@ package hosting
 
 import (
 	"context"
+	"time"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
@@ -18,7 +19,7 @@ func (h *Host) recover(ctx context.Context, rebooted bool) error {
 	}
 	failed := make(chan error, len(entries))
 	h.each(func(v *vcm) {
-		if err := h.resume(ctx, v, rebooted); err != nil {
+		if err := persist(ctx, func() error { return h.resume(ctx, v, rebooted) }); err != nil {
 			failed <- err
 		}
 	})
@@ -35,6 +36,25 @@ func (h *Host) recover(ctx context.Context, rebooted bool) error {
 		h.autostart(ctx)
 	}
 	return nil
+}
+
+// persist repeats what is unavailable for a while: a store or a unit that comes
+// up together with us is no reason to give up.
+func persist(ctx context.Context, fn func() error) error {
+	const patience, pause = 20 * time.Second, 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := fn()
+		if !errkind.Is(err, errkind.Unavailable) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // resume moves one record on. Processes are started afterwards.

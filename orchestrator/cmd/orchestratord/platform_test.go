@@ -14,12 +14,14 @@ import (
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi/tenantshare"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/launcher"
+	"github.com/tesserae-hsm/tesserae/internal/api/gen/monitor"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/orchestrator"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/setup"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/sshadmin"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/updater"
 	"github.com/tesserae-hsm/tesserae/internal/auditlog"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/sshrpc"
 	"github.com/tesserae-hsm/tesserae/internal/sshrpc/sshrpctest"
 	"github.com/tesserae-hsm/tesserae/licensing/warrant"
 	"github.com/tesserae-hsm/tesserae/orchestrator/platform"
@@ -411,5 +413,52 @@ func TestMetrics(t *testing.T) {
 		if !strings.Contains(string(p), line) {
 			t.Errorf("no %s", line)
 		}
+	}
+}
+
+// Once the tenant has exported the VCM's whole log, it goes without force.
+func TestFinalisedLogLetsGo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o, n := w.orchestrator(), newTenant(t)
+	c := w.create(o, n, "v")
+	w.start(o, c.Vcm.Uuid)
+	dial := func(service string, key ssh.Signer) *sshrpc.Client {
+		unitKey, err := w.unit().Key()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range c.Vcm.Endpoints {
+			if e.ServiceName != service {
+				continue
+			}
+			cl, err := sshrpc.Dial(t.Context(), sshrpc.ClientConfig{Service: service, Address: e.Address, Signer: key,
+				UnitKey: unitKey, Principal: hsmapi.Principal(w.esn, c.Vcm.Uuid, service), Timeout: patience})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return cl
+		}
+		t.Fatalf("no endpoint %s", service)
+		return nil
+	}
+	watcher := sshrpctest.Key(t)
+	admin := dial("sshadmin", n.ssh)
+	defer admin.Close()
+	_, err := sshadmin.NewSshAdminClient(admin.Thrift()).InstallKeys(t.Context(),
+		[]*sshadmin.ClientKey{{ServiceName: "monitor", ClientKey: request.KeyText(watcher.PublicKey())}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mon := dial("monitor", watcher)
+	defer mon.Close()
+	if e, err := monitor.NewMonitorClient(mon.Thrift()).LogExport(t.Context(), 0, false); err != nil || e.More {
+		t.Fatalf("%+v %v", e, err)
+	}
+	if _, err := o.Stop(t.Context(), c.Vcm.Uuid, false, 30); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Remove(t.Context(), c.Vcm.Uuid, false); err != nil {
+		t.Error(err)
 	}
 }
