@@ -42,7 +42,15 @@ type tool struct{ env *console.Env }
 
 func uuidFlag(usage string) cli.Flag { return &cli.StringFlag{Name: "uuid", Usage: usage} }
 
-// service flags of commands that talk to a VCM.
+func configFlag() cli.Flag {
+	return &cli.StringFlag{Name: "config", Usage: "the VCM's configuration file, if it is not enrolled"}
+}
+
+func makerRootFlag() cli.Flag {
+	return &cli.StringFlag{Name: "maker-root", Usage: "the maker's public key, to be pinned; needed the first time"}
+}
+
+// online adds the flags of commands that talk to a VCM.
 func online(flags ...cli.Flag) []cli.Flag {
 	return append(flags, console.TimeoutFlag(), console.JSONFlag(), console.VerboseFlag())
 }

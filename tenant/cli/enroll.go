@@ -27,7 +27,7 @@ func (t tool) enroll() *cli.Command {
 		Name: "enroll", Usage: "enroll a VCM with the configuration file from the service provider",
 		Flags: online(
 			&cli.StringFlag{Name: "config", Usage: "the configuration file", Required: true},
-			&cli.StringFlag{Name: "maker-root", Usage: "the maker's public key, to be pinned; needed the first time"},
+			makerRootFlag(),
 			&cli.BoolFlag{Name: "no-service-restart", Usage: "accepted for compatibility: no service on this host needs a restart"},
 		),
 		Action: func(c *cli.Context) error {

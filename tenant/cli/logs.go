@@ -13,10 +13,9 @@ import (
 
 func (t tool) logs() *cli.Command {
 	id := uuidFlag("UUID of the VCM; may be left out if only one is enrolled")
-	config := &cli.StringFlag{Name: "config", Usage: "the VCM's configuration file, if it is not enrolled"}
 	return &cli.Command{
 		Name: "logs", Usage: "manage the signed log of a VCM",
-		Subcommands: signedlog.Commands(t.env, vcmLog{t}, []cli.Flag{id}, []cli.Flag{id, config}),
+		Subcommands: signedlog.Commands(t.env, vcmLog{t}, []cli.Flag{id}, []cli.Flag{id, configFlag(), makerRootFlag()}),
 	}
 }
 

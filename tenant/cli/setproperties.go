@@ -16,7 +16,7 @@ func (t tool) setProperties() *cli.Command {
 		Name: "setproperties", Usage: "write a request to change properties of a VCM",
 		Flags: slices.Concat(requestFlags(
 			uuidFlag("UUID of the VCM whose properties are to change"),
-			&cli.StringFlag{Name: "config", Usage: "the VCM's configuration file, if it is not enrolled yet"},
+			configFlag(), makerRootFlag(),
 		),
 			onOff("restrict-startup", "the provider cannot start the VCM without a start request of yours"),
 			onOff("autostart", "the VCM starts by itself after a reboot of its HSM"),

@@ -18,7 +18,7 @@ func (t tool) start() *cli.Command {
 		Name: "start", Usage: "write an authorisation to start a VCM with restrict-startup",
 		Flags: requestFlags(
 			uuidFlag("UUID of the VCM to start"),
-			&cli.StringFlag{Name: "config", Usage: "the VCM's configuration file, if it is not enrolled yet"},
+			configFlag(), makerRootFlag(),
 		),
 		Action: func(c *cli.Context) error {
 			if _, err := console.NArgs(c); err != nil {
@@ -56,6 +56,9 @@ func (t tool) target(c *cli.Context, h *enrol.Home) (*vcmfile.File, string, erro
 		if id, err = parseUUID(id); err != nil {
 			return nil, "", err
 		}
+	}
+	if err := t.pin(h, c.String("maker-root")); err != nil {
+		return nil, "", err
 	}
 	if path := c.String("config"); path != "" {
 		file, err := t.env.ReadFile(path, maxFile)

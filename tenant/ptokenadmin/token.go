@@ -129,9 +129,13 @@ func printToken(w io.Writer, k *prismadmin.Token) {
 	pairs := [][2]string{
 		{"TOKEN", grouped(k.TokenDec)}, {"DESCRIPTION", k.Description}, {"METER", k.Drn},
 		{"CLASS", fmt.Sprintf("%d/%d", k.TokenClass, k.Subclass)},
-		{"AMOUNT", strings.TrimSpace(k.ScaledAmount + " " + k.ScaledUnitName)}, {"TID", strconv.Itoa(int(k.Tid))},
-		{"SGC KRN TI", fmt.Sprintf("%06d %d %02d", k.Sgc, k.Krn, k.Ti)}, {"VK KCV", k.VkKcv}, {"MODULE", k.IdSm},
 	}
+	if k.Tid != 0 { // key change tokens carry neither
+		pairs = append(pairs, [2]string{"AMOUNT", strings.TrimSpace(k.ScaledAmount + " " + k.ScaledUnitName)}, [2]string{"TID", strconv.Itoa(int(k.Tid))})
+	}
+	pairs = append(pairs, [][2]string{
+		{"SGC KRN TI", fmt.Sprintf("%06d %d %02d", k.Sgc, k.Krn, k.Ti)}, {"VK KCV", k.VkKcv}, {"MODULE", k.IdSm},
+	}...)
 	if a := k.NewConfig_; a != nil {
 		pairs = append(pairs, [2]string{"NEW SGC KRN TI KEN", fmt.Sprintf("%06d %d %02d %d", a.ToSgc, a.ToKrn, a.ToTi, a.ToKen)},
 			[2]string{"ID RECORD", a.IdRecord})
