@@ -124,27 +124,34 @@ func childrenOf(parent int) ([]int, error) {
 	return out, nil
 }
 
-// processorTime adds up the daemons and the VCMs.
-func processorTime(orchestratord, hsmd int) (vcms, daemons time.Duration, err error) {
+// cpu is the processor time that processes have used so far.
+type cpu struct{ vcms, orchestratord, hsmd time.Duration }
+
+func (c cpu) minus(d cpu) cpu {
+	return cpu{c.vcms - d.vcms, c.orchestratord - d.orchestratord, c.hsmd - d.hsmd}
+}
+
+// processorTime adds up the VCMs that live, and the daemons.
+func processorTime(orchestratord, hsmd int) (c cpu, err error) {
 	children, err := childrenOf(orchestratord)
 	if err != nil {
-		return 0, 0, err
+		return c, err
 	}
 	for _, pid := range children {
 		s, err := readStat(pid)
 		if err != nil {
-			return 0, 0, err
+			return c, err
 		}
-		vcms += s.cpu
+		c.vcms += s.cpu
 	}
-	for _, pid := range []int{orchestratord, hsmd} {
+	for pid, to := range map[int]*time.Duration{orchestratord: &c.orchestratord, hsmd: &c.hsmd} {
 		s, err := readStat(pid)
 		if err != nil {
-			return 0, 0, err
+			return c, err
 		}
-		daemons += s.cpu
+		*to = s.cpu
 	}
-	return vcms, daemons, nil
+	return c, nil
 }
 
 func median(times []time.Duration) time.Duration {

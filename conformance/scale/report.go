@@ -50,7 +50,7 @@ func (r *run) idle(ctx context.Context) error {
 	if err := r.use(ctx); err != nil {
 		return err
 	}
-	vcms, daemons, err := processorTime(r.orch.PID(), r.hsmd.PID())
+	before, err := processorTime(r.orch.PID(), r.hsmd.PID())
 	if err != nil {
 		return err
 	}
@@ -59,14 +59,15 @@ func (r *run) idle(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	vcms2, daemons2, err := processorTime(r.orch.PID(), r.hsmd.PID())
+	after, err := processorTime(r.orch.PID(), r.hsmd.PID())
 	if err != nil {
 		return err
 	}
+	used := after.minus(before)
 	perCent := func(d time.Duration) float64 { return 100 * d.Seconds() / r.Idle.Seconds() }
 	// A clock is read every minute, and the kernel counts in ticks of 10 ms.
-	r.report.bound("idle CPU of the VCMs", perCent(vcms2-vcms), 2+5*float64(r.N)/1000, "% of a core")
-	r.report.line("", "idle CPU of the daemons", "%.1f %% of a core", perCent(daemons2-daemons))
+	r.report.bound("idle CPU of the VCMs", perCent(used.vcms), 2+5*float64(r.N)/1000, "% of a core")
+	r.report.line("", "idle CPU of the daemons", "%.1f %% of a core", perCent(used.orchestratord+used.hsmd))
 	return nil
 }
 

@@ -227,11 +227,22 @@ func (r *run) startOne(ctx context.Context, h *rig.Hosting, i int) error {
 }
 
 func (r *run) start(ctx context.Context) error {
+	before, err := processorTime(r.orch.PID(), r.hsmd.PID())
+	if err != nil {
+		return err
+	}
 	took, err := r.phase(ctx, "start", false, r.startOne)
 	if err != nil {
 		return err
 	}
 	r.report.bound("start all", took.Seconds(), 15*float64(r.N)/1000, "s")
+	after, err := processorTime(r.orch.PID(), r.hsmd.PID())
+	if err != nil {
+		return err
+	}
+	used, each := after.minus(before), func(d time.Duration) float64 { return d.Seconds() * 1e3 / float64(r.N) }
+	r.report.line("", "CPU of a start", "%.1f ms in the VCM, %.1f ms in orchestratord, %.1f ms in hsmd",
+		each(used.vcms), each(used.orchestratord), each(used.hsmd))
 	_, err = r.fleet.settle(ctx, "running")
 	return err
 }
