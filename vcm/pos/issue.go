@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
 	"strconv"
 	"time"
 
@@ -55,6 +56,10 @@ func (s *Service) SetControl(ctx context.Context, in Control) ([]Token, error) {
 	})
 }
 
+// absurdCurrency is an amount that no customer pays: some clients are known to
+// multiply by 100000 first.
+const absurdCurrency = 1e7
+
 // request is a checked issuing call.
 type request struct {
 	meter    meter
@@ -86,6 +91,10 @@ func (s *Service) issue(ctx context.Context, class int, in Issue) ([]Token, erro
 	}
 	if r.wish, err = wishOf(r.now, in.Time, in.Flags); err != nil {
 		return nil, err
+	}
+	if r.kind.coding == codedCurrency && math.Abs(in.Amount) >= absurdCurrency {
+		s.log.Warn("a currency amount is absurdly large; the interface counts in the base unit, not in hundred-thousandths",
+			"caller", in.Caller.Username, "message", in.MessageID, "amount", in.Amount)
 	}
 	return s.commit(ctx, in.Caller, in.MessageID, func(tx *store.Tx) ([]Token, error) { return s.vend(tx, &r) })
 }
@@ -222,7 +231,8 @@ func (s *Service) named(tx *store.Tx, sm tsm.Tx, r *request, p plan, mem *memory
 	if err != nil {
 		return Token{}, err
 	}
-	taken := outOfRange("tokenTime", r.wish.minute, "a minute that no token of this meter has")
+	taken := outOfRange("tokenTime", sts.BaseDate1993.Time(0).Add(time.Duration(r.wish.minute)*time.Minute).Format("2006-01-02T15:04Z"),
+		"a minute that no other token of this meter has")
 	tokens := tx.Bucket(bucketNamed)
 	key := namedKey(r.meter.panText, uint32(r.wish.minute), p.to.BDT)
 	found := mem.useOf(r.wish.minute)
