@@ -131,6 +131,17 @@ func TestExportsChainAndEntriesProve(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			one := v.First + rapid.Uint64Range(0, v.Last-v.First).Draw(t, "extracted")
+			text, err := Extract(e.Text, l.PublicKey(), one)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p, err := VerifyProof(text, l.PublicKey()); err != nil || p.Record.Seq != one || p.Size != v.Last+1 {
+				t.Fatalf("extracted entry %d: %+v, %v", one, p, err)
+			}
+			if _, err := Extract(e.Text, l.PublicKey(), v.Last+1); !errkind.Is(err, errkind.NotFound) {
+				t.Fatalf("extracted an entry that is not there: %v", err)
+			}
 			prev, more = &v, e.More
 			if rapid.Bool().Draw(t, "expire") {
 				upTo := rapid.Uint64Range(0, v.Last).Draw(t, "up to")

@@ -62,7 +62,7 @@ func (l *Log) Export(b Bucket, from uint64, saved bool, maxBytes int) (Export, e
 	if from == st.size {
 		return Export{First: from}, nil
 	}
-	f, err := newLeaves(b, st).frontier(from)
+	f, err := st.leaves(b).frontier(from)
 	if err != nil {
 		return Export{}, err
 	}
@@ -136,12 +136,16 @@ func (l *Log) Prove(b Bucket, seq uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	path, err := newLeaves(b, st).path(seq, st.size)
+	path, err := st.leaves(b).path(seq, st.size)
 	if err != nil {
 		return nil, err
 	}
-	head := header(proofTitle, "Entry", string(line), "Path", words(path), "Certificate", orNone(l.certificate))
-	return fmt.Appendf(nil, "%s\n%s", head, l.sign(st.size, root(st.frontier))), nil
+	return proof(line, path, l.certificate, l.sign(st.size, root(st.frontier))), nil
+}
+
+func proof(line []byte, path []hash, certificate string, checkpoint []byte) []byte {
+	head := header(proofTitle, "Entry", string(line), "Path", words(path), "Certificate", orNone(certificate))
+	return fmt.Appendf(nil, "%s\n%s", head, checkpoint)
 }
 
 func orNone(s string) string {

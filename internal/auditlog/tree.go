@@ -60,19 +60,25 @@ func split(n uint64) uint64 { return 1 << (bits.Len64(n-1) - 1) }
 // leaves gives the hashes of subtrees from the entries that are still here and
 // the frontier of those that are not.
 type leaves struct {
-	b       Bucket
+	line    func(seq uint64) ([]byte, error) // of an entry that is here
 	first   uint64
 	expired map[[2]uint64]hash // complete subtrees below first
 }
 
-func newLeaves(b Bucket, st state) leaves {
-	l := leaves{b: b, first: st.first, expired: map[[2]uint64]hash{}}
+// newLeaves takes the entries from first on, and the frontier of those before.
+func newLeaves(first uint64, expired []hash, line func(seq uint64) ([]byte, error)) leaves {
+	l := leaves{line: line, first: first, expired: map[[2]uint64]hash{}}
 	lo := uint64(0)
-	for i, n := range subtrees(st.first) {
-		l.expired[[2]uint64{lo, lo + n}] = st.expired[i]
+	for i, n := range subtrees(first) {
+		l.expired[[2]uint64{lo, lo + n}] = expired[i]
 		lo += n
 	}
 	return l
+}
+
+// leaves of the log in b.
+func (st state) leaves(b Bucket) leaves {
+	return newLeaves(st.first, st.expired, func(seq uint64) ([]byte, error) { return loadLine(b, seq) })
 }
 
 // subtrees are the sizes of the complete subtrees of n leaves, the largest first.
@@ -96,7 +102,7 @@ func (l leaves) hash(lo, hi uint64) (hash, error) {
 		return h, nil
 	}
 	if hi-lo == 1 {
-		line, err := loadLine(l.b, lo)
+		line, err := l.line(lo)
 		if err != nil {
 			return hash{}, err
 		}

@@ -53,60 +53,101 @@ func Certificate(text []byte) (string, error) {
 
 // Verify checks an export, as Log.Export describes it, against the log's key.
 func Verify(text []byte, key ed25519.PublicKey) (Verified, error) {
-	head, rest, ok := bytes.Cut(text, []byte("\n\n"))
-	if !ok {
-		return Verified{}, errkind.Errorf(errkind.Invalid, "log export: it is cut off")
-	}
-	body, checkpoint, ok := bytes.Cut(rest, []byte("\n\n"))
-	if !ok {
-		return Verified{}, errkind.Errorf(errkind.Invalid, "log export: it is cut off")
-	}
-	f, err := fields(string(head), exportTitle, "Origin", "First", "Last", "Previous", "Certificate")
+	e, err := verify(text, key)
+	return e.Verified, err
+}
+
+// Extract takes the proof of one entry, as Log.Prove makes it, out of a verified
+// export: it needs no access to the log and shows nothing of the other entries.
+func Extract(text []byte, key ed25519.PublicKey, seq uint64) ([]byte, error) {
+	e, err := verify(text, key)
 	if err != nil {
-		return Verified{}, err
+		return nil, err
 	}
-	v := Verified{Origin: f[0]}
-	if v.First, err = number(f[1]); err != nil {
-		return Verified{}, err
+	if seq < e.First || seq > e.Last {
+		return nil, errkind.Errorf(errkind.NotFound, "log entry %d is not in this export of entries %d to %d", seq, e.First, e.Last)
 	}
-	if v.Last, err = number(f[2]); err != nil {
-		return Verified{}, err
-	}
-	frontier, err := hashes(f[3])
+	line := func(seq uint64) ([]byte, error) { return e.lines[seq-e.First], nil }
+	path, err := newLeaves(e.First, e.before, line).path(seq, e.Last+1)
 	if err != nil {
-		return Verified{}, err
+		return nil, err
 	}
-	if f[4] != none {
-		v.Certificate = f[4]
+	return proof(e.lines[seq-e.First], path, e.Certificate, e.checkpoint), nil
+}
+
+// verified is an export with what it is made of.
+type verified struct {
+	Verified
+	before     []hash // frontier of the entries before First
+	lines      [][]byte
+	checkpoint []byte
+}
+
+func verify(text []byte, key ed25519.PublicKey) (verified, error) {
+	v, err := parseExport(text)
+	if err != nil {
+		return verified{}, err
 	}
-	if len(frontier) != frontierLen(v.First) {
-		return Verified{}, errkind.Errorf(errkind.Integrity, "log export: the hashes of the entries before %d do not fit", v.First)
-	}
-	v.Previous = root(frontier)
+	frontier := append([]hash(nil), v.before...)
 	next := v.First
-	for line := range bytes.SplitSeq(body, []byte("\n")) {
+	for _, line := range v.lines {
 		r, err := ParseRecord(line)
 		if err != nil {
-			return Verified{}, err
+			return verified{}, err
 		}
 		if r.Seq != next {
-			return Verified{}, errkind.Errorf(errkind.Integrity, "log export: entry %d stands where %d belongs", r.Seq, next)
+			return verified{}, errkind.Errorf(errkind.Integrity, "log export: entry %d stands where %d belongs", r.Seq, next)
 		}
 		v.Records = append(v.Records, r)
 		frontier = push(frontier, next, leafHash(line))
 		next++
 	}
 	if next != v.Last+1 {
-		return Verified{}, errkind.Errorf(errkind.Integrity, "log export: it ends with entry %d instead of %d", next-1, v.Last)
+		return verified{}, errkind.Errorf(errkind.Integrity, "log export: it ends with entry %d instead of %d", next-1, v.Last)
 	}
-	c, err := ParseCheckpoint(checkpoint, key)
+	c, err := ParseCheckpoint(v.checkpoint, key)
 	if err != nil {
-		return Verified{}, errkind.Errorf(errkind.Integrity, "log export: %w", err)
+		return verified{}, errkind.Errorf(errkind.Integrity, "log export: %w", err)
 	}
 	v.Root = root(frontier)
 	if c.Origin != v.Origin || c.Size != next || c.Root != v.Root {
-		return Verified{}, errkind.Errorf(errkind.Integrity, "log export: the entries are not those that were signed")
+		return verified{}, errkind.Errorf(errkind.Integrity, "log export: the entries are not those that were signed")
 	}
+	return v, nil
+}
+
+// parseExport takes the file apart; nothing in it is believed yet.
+func parseExport(text []byte) (v verified, err error) {
+	head, rest, ok := bytes.Cut(text, []byte("\n\n"))
+	if !ok {
+		return verified{}, errkind.Errorf(errkind.Invalid, "log export: it is cut off")
+	}
+	body, checkpoint, ok := bytes.Cut(rest, []byte("\n\n"))
+	if !ok {
+		return verified{}, errkind.Errorf(errkind.Invalid, "log export: it is cut off")
+	}
+	v.lines, v.checkpoint = bytes.Split(body, []byte("\n")), checkpoint
+	f, err := fields(string(head), exportTitle, "Origin", "First", "Last", "Previous", "Certificate")
+	if err != nil {
+		return verified{}, err
+	}
+	v.Origin = f[0]
+	if v.First, err = number(f[1]); err != nil {
+		return verified{}, err
+	}
+	if v.Last, err = number(f[2]); err != nil {
+		return verified{}, err
+	}
+	if v.before, err = hashes(f[3]); err != nil {
+		return verified{}, err
+	}
+	if f[4] != none {
+		v.Certificate = f[4]
+	}
+	if len(v.before) != frontierLen(v.First) {
+		return verified{}, errkind.Errorf(errkind.Integrity, "log export: the hashes of the entries before %d do not fit", v.First)
+	}
+	v.Previous = root(v.before)
 	return v, nil
 }
 
