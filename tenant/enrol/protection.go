@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/tesserae-hsm/tesserae/internal/atomicfile"
@@ -177,12 +178,16 @@ func (h *Home) globalNonce(create bool) ([]byte, error) {
 		return nil, fmt.Errorf("nonce: %w", err)
 	}
 	// A link appears whole or not at all, and never replaces another's nonce.
-	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err := atomicfile.Write(tmp, nonce, 0o600); err != nil {
-		return nil, err
+	dir, err := os.MkdirTemp(h.dir, ".nonce.*")
+	if err != nil {
+		return nil, fmt.Errorf("protection G: %w", err)
 	}
-	err = os.Link(tmp, path)
-	_ = os.Remove(tmp)
+	defer os.RemoveAll(dir)
+	whole := filepath.Join(dir, "nonce")
+	if err := atomicfile.Write(whole, nonce, 0o600); err != nil {
+		return nil, fmt.Errorf("protection G: %w", err)
+	}
+	err = os.Link(whole, path)
 	if errors.Is(err, fs.ErrExist) {
 		return h.globalNonce(false)
 	}
