@@ -50,12 +50,15 @@ type module struct {
 // assemble enters the sandbox, opens the partition and builds everything on it,
 // from the inside out. When it returns, every listener is being served.
 func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, log *slog.Logger) (_ *module, err error) {
+	began := time.Now()
+	stage := func(name string) { log.Debug("start", "done", name, "after", time.Since(began)) }
 	tuneMemory(start.MemoryLimit)
 	dir := os.NewFile(vcmcontrol.DataDirFD, "data")
 	report, err := door.Enter(sandbox.Config{DataDir: dir, Listeners: descriptors(start.Listeners), Isolation: start.Isolation, DiskQuota: start.DiskQuota})
 	if err != nil {
 		return nil, err
 	}
+	stage("sandbox")
 	m := &module{start: start, door: door}
 	if m.partition, err = openPartition(ctx, start, dir, log); err != nil {
 		return nil, err
@@ -65,6 +68,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 			m.partition.close(log)
 		}
 	}()
+	stage("partition")
 	m.began = m.clock.Now()
 	m.ready = vcmcontrol.Ready{ModuleID: m.opened.ModuleID, Level: report.Level, Controls: report.Controls, Started: m.began}
 	if err := m.noteStart(ctx); err != nil {
@@ -73,11 +77,13 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	if err := m.build(ctx, log); err != nil {
 		return nil, err
 	}
+	stage("token service")
 	m.services = newGroup(log)
 	if err := m.serve(ctx, log); err != nil {
 		m.services.stop(defaultDrain)
 		return nil, err
 	}
+	stage("listeners")
 	m.services.run("log checkpoints", m.checkpoints)
 	m.services.run("clock", m.followClock)
 	m.services.run("compaction", m.pos.Run)

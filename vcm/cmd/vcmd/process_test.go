@@ -21,7 +21,7 @@ import (
 
 // process is a started vcmd.
 type process struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	conn   *fdrpc.Conn
 	ready  chan vcmcontrol.Ready

@@ -70,7 +70,7 @@ const (
 
 // rig is a unit with one partition, and what an orchestrator holds of its VCM.
 type rig struct {
-	t         *testing.T
+	t         testing.TB
 	unit      *hsmapi.Client
 	data      string
 	listeners []vcmcontrol.Listener
@@ -81,7 +81,7 @@ type rig struct {
 	keys      map[string]ssh.Signer // of other services, see equip
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, data: filepath.Join(t.TempDir(), "data"), admin: newKey(t),
 		keys: map[string]ssh.Signer{vcmcontrol.ServiceMonitor: nil, vcmcontrol.ServicePrismToken: nil, vcmcontrol.ServiceConductor: nil}}
@@ -115,7 +115,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-func newKey(t *testing.T) ssh.Signer {
+func newKey(t testing.TB) ssh.Signer {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
