@@ -49,7 +49,7 @@ func (p *Process) run() {
 	talked := make(chan error, 1)
 	go func() { talked <- p.conn.Run(context.Background()) }()
 	exited := make(chan error, 1)
-	go func() { exited <- p.cmd.Wait() }()
+	go func() { exited <- wait(p.cmd) }()
 	select {
 	case p.exit = <-exited:
 		_ = p.conn.Close()
