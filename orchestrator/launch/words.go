@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"time"
 )
@@ -25,6 +26,22 @@ type words struct {
 }
 
 func newWords(log *slog.Logger) *words { return &words{log: log, room: burst, last: time.Now()} }
+
+// ReadFrom implements io.ReaderFrom with less memory than a copy would take.
+func (w *words) ReadFrom(r io.Reader) (n int64, err error) {
+	var p [512]byte
+	for {
+		m, err := r.Read(p[:])
+		_, _ = w.Write(p[:m])
+		n += int64(m)
+		switch {
+		case err == io.EOF:
+			return n, nil
+		case err != nil:
+			return n, err
+		}
+	}
+}
 
 // Write implements io.Writer; only one goroutine calls it.
 func (w *words) Write(p []byte) (int, error) {
