@@ -246,10 +246,12 @@ func (h *Host) all() []*vcm {
 	return out
 }
 
-// records returns the VCMs as admission counts them.
+// records returns the VCMs as admission counts them, in any order.
 func (h *Host) records() []lifecycle.Record {
-	var out []lifecycle.Record
-	for _, v := range h.all() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make([]lifecycle.Record, 0, len(h.vcms))
+	for _, v := range h.vcms {
 		v.mu.Lock()
 		rec := v.rec
 		if v.claimed {
