@@ -140,7 +140,7 @@ func (f fleet) settle(ctx context.Context, want ...string) (map[string]int, erro
 			return states, nil
 		}
 		select {
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(200 * time.Millisecond):
 		case <-ctx.Done():
 			return states, fmt.Errorf("stuck: %s; all: %v", odd, states)
 		}
