@@ -72,6 +72,7 @@ const (
 type rig struct {
 	t         testing.TB
 	unit      *hsmapi.Client
+	stopUnit  func()
 	data      string
 	listeners []vcmcontrol.Listener
 	sockets   []*os.File
@@ -163,12 +164,13 @@ func (r *rig) serveUnit() {
 	if r.unit, err = hsmapi.Dial(t.Context(), socket); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	r.stopUnit = sync.OnceFunc(func() {
 		_ = r.unit.Close()
 		cancel()
 		wg.Wait()
 		_ = u.Close()
 	})
+	t.Cleanup(r.stopUnit)
 }
 
 func (r *rig) address(service string) string {

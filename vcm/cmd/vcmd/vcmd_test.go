@@ -170,6 +170,18 @@ func TestAVCMEndsWithItsOrchestrator(t *testing.T) {
 	}
 }
 
+// The orchestrator starts it again, with a new channel, once the unit is back.
+func TestAVCMEndsWithItsUnit(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.launch()
+	p.mustBeReady()
+	r.stopUnit()
+	if code := p.waitExit(); code != errkind.Unavailable.ExitCode() {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestARolledBackStoreDoesNotStart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
