@@ -176,6 +176,7 @@ func (h *Host) erase(ctx context.Context, v *vcm) error {
 	if err := h.removeRecord(ctx, v); err != nil {
 		return err
 	}
+	h.release(v.record().Properties.IPAddress)
 	h.mu.Lock()
 	delete(h.vcms, v.uuid)
 	h.mu.Unlock()

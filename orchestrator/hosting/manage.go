@@ -109,7 +109,21 @@ func (h *Host) SetProperty(ctx context.Context, by Actor, uuid string, file []by
 	}
 	next, err := h.change(ctx, v, change)
 	h.auditOutcome(by, "vcm.property", uuid, t.Module, err)
+	if err == nil && next.Properties.IPAddress != rec.Properties.IPAddress {
+		h.release(rec.Properties.IPAddress)
+	}
 	return next, err
+}
+
+// release takes back what made an address local to the host.
+func (h *Host) release(address string) {
+	a, err := netip.ParseAddr(address)
+	if err == nil {
+		err = network.Release(a)
+	}
+	if err != nil {
+		h.cfg.Log.Warn("an address that no VCM has stays local to the host", "address", address, "err", err)
+	}
 }
 
 // change puts an admitted change into effect. The key's protection comes first:

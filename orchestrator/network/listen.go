@@ -2,11 +2,15 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
@@ -48,11 +52,28 @@ func Endpoints(address string) []Socket {
 	return out
 }
 
-// Bind binds every port of a VCM on address, all or none.
+// Bind binds every port of a VCM on address, all or none. An address that is
+// not local to the host yet is made so, where the process may.
 func Bind(ctx context.Context, address string) ([]Socket, error) {
+	sockets, err := bindAll(ctx, address, false)
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return sockets, err
+	}
+	a, parseErr := netip.ParseAddr(address)
+	if parseErr != nil {
+		return nil, err
+	}
+	if routeErr := MakeLocal(a); routeErr != nil {
+		return nil, errkind.Errorf(errkind.Unavailable,
+			"%w; %s is no address of this host: give it to an interface, or run 'ip route add local %s dev lo' with privilege (%w)", err, a, a, routeErr)
+	}
+	return bindAll(ctx, address, true)
+}
+
+func bindAll(ctx context.Context, address string, routed bool) ([]Socket, error) {
 	sockets := Endpoints(address)
 	for i, s := range sockets {
-		f, err := bind(ctx, s.Address)
+		f, err := bind(ctx, s.Address, routed)
 		if err != nil {
 			CloseAll(sockets[:i])
 			return nil, errkind.Errorf(errkind.Unavailable, "bind %s for %s: %w", s.Address, s.Service, err)
@@ -62,10 +83,14 @@ func Bind(ctx context.Context, address string) ([]Socket, error) {
 	return sockets, nil
 }
 
-// Usable reports whether every port of a VCM can be bound on a.
+// Usable reports whether every port of a VCM can be bound on a. An address that
+// became local for that stays so only if it can.
 func Usable(ctx context.Context, a netip.Addr) error {
 	sockets, err := Bind(ctx, a.String())
 	CloseAll(sockets)
+	if err != nil {
+		_ = Release(a)
+	}
 	return err
 }
 
@@ -79,9 +104,17 @@ func CloseAll(sockets []Socket) {
 }
 
 // bind returns a listening TCP socket. MPTCP is off: the sandbox's rules on
-// binding cover TCP alone.
-func bind(ctx context.Context, address string) (*os.File, error) {
+// binding cover TCP alone. An address that only a route makes local needs
+// FREEBIND with IPv6, whose bind looks at the interfaces alone.
+func bind(ctx context.Context, address string, routed bool) (*os.File, error) {
 	var lc net.ListenConfig
+	if routed {
+		lc.Control = func(_, _ string, c syscall.RawConn) error {
+			var err error
+			ctl := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) })
+			return errors.Join(ctl, err)
+		}
+	}
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {

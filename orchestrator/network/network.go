@@ -5,7 +5,8 @@
 // The default network is a part of 127.77.0.0/16, addresses of the loopback
 // interface: everything on one machine, no privilege, nothing to configure. A
 // real subnet (ipv4static, ipv6static) needs its addresses to be local on the
-// host: an address each on an interface, or one AnyIP route for all of them
+// host. With CAP_NET_ADMIN the orchestrator makes them so one by one (MakeLocal);
+// without, somebody gives them to an interface or routes the subnet to the host
 // ("ip route add local CIDR dev lo").
 package network
 

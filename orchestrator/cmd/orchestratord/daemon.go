@@ -30,6 +30,9 @@ import (
 const (
 	// connectTimeout is the patience with hsmd, etcd and a former owner at start.
 	connectTimeout = 30 * time.Second
+	connectPause   = 100 * time.Millisecond
+	// missingTimeout is the patience with hsmd's socket while there is none.
+	missingTimeout = time.Second
 	// closeTimeout bounds what is recorded at the end.
 	closeTimeout = 30 * time.Second
 )
@@ -49,19 +52,24 @@ func (d *daemon) run(ctx context.Context) error {
 		if err != nil || !again {
 			return err
 		}
-		d.log.Info("reset")
+		d.log.Info("starting anew")
 	}
 }
 
-// life is everything from an empty process to the end or a reset. Things are
-// closed in the reverse order of their making.
+// life is everything from an empty process to the end or a reset, or until the
+// unit goes away in the middle of the start. Things are closed in the reverse
+// order of their making.
 func (d *daemon) life(ctx context.Context) (again bool, err error) {
 	s := &stage{daemon: d, started: time.Now(), reset: make(chan struct{}, 1)}
 	defer func() { err = errors.Join(err, s.unwind()) }()
-	if err := s.open(ctx); err != nil {
-		return false, err
+	if err = s.open(ctx); err == nil {
+		again, err = s.serve(ctx)
 	}
-	return s.serve(ctx)
+	if err != nil && !s.ready && ctx.Err() == nil && s.interrupted(err) {
+		s.log.Warn("the unit went away during the start", "err", err)
+		return true, nil
+	}
+	return again, err
 }
 
 // stage is what one life is made of.
@@ -84,6 +92,7 @@ type stage struct {
 	platform *platform.Platform
 	metrics  *metrics
 	rebooted bool
+	ready    bool
 	lost     bool // another orchestrator has the unit
 }
 
@@ -116,14 +125,36 @@ func (s *stage) openLedger(context.Context) (err error) {
 	return nil
 }
 
+// openUnit connects. An hsmd that was killed has left its socket and is about to
+// be started again; a socket that is missing for long is a wrong path.
 func (s *stage) openUnit(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	if s.unit, s.id, err = unit.Connect(ctx, s.hsmSocket, s.log); err != nil {
-		return err
+	for {
+		if s.unit, s.id, err = unit.Connect(ctx, s.hsmSocket, s.log); err == nil {
+			s.later(s.unit.Close)
+			return nil
+		}
+		missing := errors.Is(err, unix.ENOENT) && time.Since(s.started) > missingTimeout
+		if missing || !errkind.Is(err, errkind.Unavailable) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(connectPause):
+		}
 	}
-	s.later(s.unit.Close)
-	return nil
+}
+
+// interrupted reports whether err is because the unit went away, so that the same
+// steps can succeed once it is back.
+func (s *stage) interrupted(err error) bool {
+	if s.unit == nil || !errkind.Is(err, errkind.Unavailable) {
+		return false
+	}
+	epoch, here := s.unit.Epoch()
+	return epoch > 1 || !here
 }
 
 // openRegistry connects, claims the unit and learns how the last run ended.
@@ -280,9 +311,6 @@ func (s *stage) openMetrics(ctx context.Context) (err error) {
 
 // serve hosts the VCMs until the end.
 func (s *stage) serve(ctx context.Context) (again bool, err error) {
-	if err := s.setServing(ctx, true); err != nil {
-		return false, err
-	}
 	host, err := hosting.Open(ctx, hosting.Config{
 		Identity: s.id, Unit: s.unit, VCMs: registry.NewEtcd(s.claim), Launcher: s.launcher, Policy: launch.DefaultPolicy(),
 		Network: s.network, DataDir: filepath.Join(s.state, "vcms"), Entitlement: s.licences.Entitlement, Audit: s.audit.Append,
@@ -294,6 +322,11 @@ func (s *stage) serve(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	// Not before the VCMs are as a shutdown leaves them: a start that fails until
+	// here is one after a shutdown again.
+	if err := s.setServing(ctx, true); err != nil {
+		return false, errors.Join(err, s.closeHost(host))
+	}
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -301,6 +334,7 @@ func (s *stage) serve(ctx context.Context) (again bool, err error) {
 	s.metrics.serve(host, s.unit)
 	if err = s.writeUnitFile(); err == nil {
 		s.sayReady()
+		s.ready = true
 		again, err = s.wait(ctx, ended)
 	}
 	cancel()
