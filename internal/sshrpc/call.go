@@ -71,7 +71,7 @@ func (c *caller) exchange(ctx context.Context, method string, args thrift.TStruc
 func (c *caller) decode(ctx context.Context, method string, answer []byte, result thrift.TStruct) error {
 	in := thrift.NewTMemoryBufferLen(0)
 	_, _ = in.Write(answer)
-	iprot := thrift.NewTBinaryProtocolConf(in, wire(maxAnswer))
+	iprot := thrift.NewTBinaryProtocolConf(in, wire(len(answer)))
 	std := thrift.NewTStandardClient(iprot, iprot)
 	if err := std.Recv(ctx, iprot, 1, method, result); err != nil {
 		return errkind.Errorf(errkind.Unavailable, "service %s did not understand %s, or its answer is not of this version: %w", c.cfg.Service, method, err)

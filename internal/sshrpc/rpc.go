@@ -57,8 +57,9 @@ func (s *server) call(ctx context.Context, c *conn, who Session, p thrift.TProce
 }
 
 func (s *server) process(ctx context.Context, who Session, p thrift.TProcessor, request []byte) ([]byte, error) {
-	conf := wire(s.cfg.Limits.Frame)
-	head, in, rest := message(conf, request)
+	// No container of the request can have more elements than it has bytes.
+	head, in, rest := message(wire(len(request)), request)
+	conf := wire(maxAnswer)
 	method, kind, seq, err := head.ReadMessageBegin(ctx)
 	if err != nil || kind != thrift.CALL {
 		return nil, errkind.Errorf(errkind.Invalid, "the frame is no Thrift call")
