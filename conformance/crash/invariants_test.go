@@ -1,0 +1,222 @@
+package crash_test
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/conformance/rig"
+	"github.com/tesserae-hsm/tesserae/conformance/vending"
+	"github.com/tesserae-hsm/tesserae/internal/auditlog"
+	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/gen/prismtoken1"
+)
+
+// noTwin checks that no meter got two tokens with one identifier.
+func noTwin(t *testing.T, calls []vending.Call) {
+	t.Helper()
+	type identifier struct {
+		drn string
+		tid int32
+	}
+	first := map[identifier]*prismtoken1.Token{}
+	for _, c := range calls {
+		for _, token := range c.Tokens {
+			id := identifier{token.Drn, token.Tid}
+			if twin := first[id]; twin != nil {
+				t.Errorf("meter %s got TID %d twice: %s and %s", id.drn, id.tid, twin.TokenDec, token.TokenDec)
+			}
+			first[id] = token
+		}
+	}
+}
+
+// accepted enters every token into its meter in the order of the identifiers, and
+// checks that the meters took them all.
+func accepted(t *testing.T, calls []vending.Call, accounts []rig.Account) {
+	t.Helper()
+	tokens := map[string][]*prismtoken1.Token{}
+	for _, c := range calls {
+		for _, token := range c.Tokens {
+			tokens[token.Drn] = append(tokens[token.Drn], token)
+		}
+	}
+	for _, a := range accounts {
+		mine := tokens[a.Config.Drn]
+		delete(tokens, a.Config.Drn)
+		slices.SortFunc(mine, func(a, b *prismtoken1.Token) int { return cmp.Compare(a.Tid, b.Tid) })
+		for _, token := range mine {
+			r, err := a.Meter.Enter(token.TokenDec, time.Now())
+			switch {
+			case err != nil:
+				t.Errorf("meter %s: %v", a.Config.Drn, err)
+			case !r.Accepted || r.Amount != strconv.Itoa(int(token.TransferAmount)):
+				t.Errorf("meter %s: %s, for %v", a.Config.Drn, r, token.TransferAmount)
+			}
+		}
+	}
+	for drn, t1 := range tokens {
+		t.Errorf("%d tokens for meter %s, which is nobody's", len(t1), drn)
+	}
+}
+
+// auditor reads a VCM's log as its tenant does: exported and verified with the
+// unit's key.
+type auditor struct {
+	r       *rig.Rig
+	v       *rig.VCM
+	last    *auditlog.Verified
+	records []auditlog.Record
+}
+
+// export gets the new part of the log; expire frees the VCM's disk of it.
+func (a *auditor) export(ctx context.Context, expire bool) error {
+	dir, err := os.MkdirTemp(a.r.Mail(""), "log-")
+	if err != nil {
+		return err
+	}
+	args := []string{"vcm", "logs", "export", "--json", "--outdir", dir}
+	if expire {
+		args = append(args, "--expire")
+	}
+	out, err := a.r.Run(ctx, rig.Tenant, "hsmadmin", args...)
+	if err != nil {
+		return err
+	}
+	var pieces []struct{ File string }
+	if err := json.Unmarshal([]byte(out), &pieces); err != nil || len(pieces) == 0 {
+		return fmt.Errorf("hsmadmin vcm logs export answered %q: %v", out, err)
+	}
+	for _, p := range pieces {
+		if err := a.take(p.File); err != nil {
+			return fmt.Errorf("%s: %w", p.File, err)
+		}
+	}
+	return nil
+}
+
+// take verifies one file and adds what it holds.
+func (a *auditor) take(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	key, err := a.key(text)
+	if err != nil {
+		return err
+	}
+	v, err := auditlog.Verify(text, key)
+	if err != nil {
+		return err
+	}
+	if a.last != nil {
+		if err := v.Follows(*a.last); err != nil {
+			return err
+		}
+	} else if v.First != 0 {
+		return fmt.Errorf("the log begins with entry %d", v.First)
+	}
+	a.last = &v
+	a.records = append(a.records, v.Records...)
+	return nil
+}
+
+func (a *auditor) key(text []byte) (ed25519.PublicKey, error) {
+	line, err := auditlog.Certificate(text)
+	if err != nil {
+		return nil, err
+	}
+	unit, err := a.r.UnitKey()
+	if err != nil {
+		return nil, err
+	}
+	esn, err := a.r.ESN()
+	if err != nil {
+		return nil, err
+	}
+	return auditlog.CertifiedKey(line, unit, strings.ToLower(esn+"/"+a.v.UUID+"/auditlog"))
+}
+
+// audited checks that exactly the tokens that were issued are in the log: each
+// that was returned, and none for a call that never happened. It returns the units
+// issued by supply group.
+func audited(t *testing.T, calls []vending.Call, records []auditlog.Record) map[string]int64 {
+	t.Helper()
+	units := map[string]int64{}
+	entries := map[string]auditlog.Record{}
+	for _, r := range records {
+		if r.Kind != "token.credit" {
+			continue
+		}
+		message := r.Detail["message"]
+		if other, twice := entries[message]; twice {
+			t.Errorf("entries %d and %d are of one message %s", other.Seq, r.Seq, message)
+		}
+		entries[message] = r
+		n, err := strconv.ParseInt(r.Detail["units"], 10, 64)
+		if err != nil {
+			t.Errorf("entry %d: units %v", r.Seq, err)
+		}
+		units[r.Detail["sgc"]] += n
+	}
+	for _, c := range calls {
+		r, found := entries[c.MessageID]
+		delete(entries, c.MessageID)
+		switch {
+		case len(c.Tokens) == 0 && found:
+			t.Errorf("message %s was answered with %s, but its token is in the log as entry %d", c.MessageID, c.Code, r.Seq)
+		case len(c.Tokens) == 0:
+		case !found:
+			t.Errorf("message %s was answered with a token that is not in the log", c.MessageID)
+		default:
+			sameToken(t, c.Tokens[0], r)
+		}
+	}
+	for message, r := range entries {
+		t.Errorf("entry %d is of message %s, which nobody sent", r.Seq, message)
+	}
+	return units
+}
+
+func sameToken(t *testing.T, token *prismtoken1.Token, r auditlog.Record) {
+	t.Helper()
+	digest := sha256.Sum256([]byte(token.TokenDec))
+	for _, f := range []struct{ what, got, want string }{
+		{"digest", r.Detail["tokenSha256"], hex.EncodeToString(digest[:])},
+		{"meter", r.Subject, token.Pan},
+		{"TID", r.Detail["tid"], fmt.Sprintf("%06X", token.Tid)},
+		{"units", r.Detail["units"], strconv.Itoa(int(token.TransferAmount))},
+		{"supply group", r.Detail["sgc"], fmt.Sprintf("%06d", token.Sgc)},
+	} {
+		if f.got != f.want {
+			t.Errorf("entry %d of token %s: %s is %s, not %s", r.Seq, token.TokenDec, f.what, f.got, f.want)
+		}
+	}
+}
+
+// unitsLeft is what a key's unit limit has left.
+func unitsLeft(t *testing.T, r *rig.Rig, sgc string) int64 {
+	t.Helper()
+	out, err := r.Run(t.Context(), rig.Tenant, "ptokenadmin", "vk", "show", "--json", sgc, "1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var key struct{ Attributes map[string]string }
+	if err := json.Unmarshal([]byte(out), &key); err != nil {
+		t.Fatalf("ptokenadmin vk show answered %q: %v", out, err)
+	}
+	left, err := strconv.ParseInt(key.Attributes["ULM"], 16, 64)
+	if err != nil {
+		t.Fatalf("the key's ULM is %q: %v", key.Attributes["ULM"], err)
+	}
+	return left
+}
