@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/urfave/cli/v2"
@@ -28,8 +29,13 @@ func newWorld(stdin string) *world {
 	return w
 }
 
+// oneApp: apps of urfave/cli share their help flag and command.
+var oneApp sync.Mutex
+
 // run gives the action to "tool group verb" and returns the exit code.
 func (w *world) run(action cli.ActionFunc, args ...string) int {
+	oneApp.Lock()
+	defer oneApp.Unlock()
 	app := &cli.App{Name: "tool", Action: console.Group, Commands: []*cli.Command{{Name: "group", Subcommands: []*cli.Command{{
 		Name: "verb", Action: action,
 		Flags: []cli.Flag{console.JSONFlag(), console.YesFlag(), console.TimeoutFlag(), console.VerboseFlag(), console.ForceFlag(),

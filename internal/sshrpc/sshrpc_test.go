@@ -152,6 +152,9 @@ func TestAuthorisationFollowsTheKeyAtSessionStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, handler{show: oneKey}, nil)
 	_, before := w.dial(t)
+	if _, err := before.ShowKeys(t.Context()); err != nil { // now it has started
+		t.Fatal(err)
+	}
 	next := sshrpctest.Key(t)
 	w.authorised.Set(next.PublicKey())
 	if _, err := before.ShowKeys(t.Context()); err != nil {
