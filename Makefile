@@ -10,7 +10,7 @@ COMMANDS := ./hsm/cmd/hsmd ./orchestrator/cmd/orchestratord ./vcm/cmd/vcmd \
 	./licensing/cmd/vendor ./conformance/cmd/kmc ./conformance/cmd/meter ./conformance/cmd/vend \
 	./conformance/cmd/stsvectors
 
-.PHONY: build demo test bench lint generate clean packages
+.PHONY: build demo test bench interop lint generate clean packages
 
 build: ## static binaries under bin/
 	@mkdir -p $(BIN)
@@ -33,6 +33,15 @@ lint: ## gofmt, vet, staticcheck
 
 bench: ## one line a benchmark, with its ratio to a reference of the same run
 	@$(GO) run ./conformance/cmd/bench
+
+# The npm package of Thrift, for the client in Node only.
+NODE_THRIFT ?= thrift@0.21.0
+
+interop: build ## vendors' Thrift clients and the guide's programs against a live VCM; installs what they need
+	@.ci/packages interop
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$$dir" $(NODE_THRIFT) && \
+	$(GO) run ./conformance/cmd/interop --bin $(BIN) --node-modules "$$dir/node_modules" $(if $(LANGUAGES),--languages $(LANGUAGES))
 
 generate: ## regenerate the Thrift code (Debian's thrift-compiler) and check that nothing else changed
 	internal/api/generate.sh

@@ -72,6 +72,42 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// TestExamples runs the guide's programs as far as this machine has what they
+// need; the run against a live server insists on all of them.
+func TestExamples(t *testing.T) {
+	t.Parallel()
+	for _, language := range interop.ExampleNames() {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			all, err := config(t, &out).RunExample(t.Context(), "../../docs/examples", language)
+			if err != nil && strings.Contains(err.Error(), "is missing: ") && language != "go" {
+				t.Logf("REDUCED: the %s example did not run: %v", language, err)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(all) != 3 {
+				t.Errorf("%d steps, want 3", len(all))
+			}
+			for _, s := range all {
+				if !s.OK {
+					t.Errorf("%s: %s", s.Step, s.Detail)
+				}
+			}
+		})
+	}
+}
+
+func TestUnknownExample(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	if _, err := config(t, &out).RunExample(t.Context(), "../../docs/examples", "cobol"); !errkind.Is(err, errkind.Invalid) {
+		t.Error(err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

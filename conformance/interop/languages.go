@@ -211,7 +211,8 @@ func prepareJava(ctx context.Context, w workspace) ([]string, []string, error) {
 	if err := run(ctx, w.dir, nil, javac, args...); err != nil {
 		return nil, nil, fmt.Errorf("compile the Java client: %w", err)
 	}
-	return []string{java, "-XX:TieredStopAtLevel=1", "-cp", classpath, "Walk", w.plan}, nil, nil
+	class := strings.TrimSuffix(filepath.Base(w.source), ".java")
+	return []string{java, "-XX:TieredStopAtLevel=1", "-cp", classpath, class, w.plan}, nil, nil
 }
 
 func preparePHP(_ context.Context, w workspace) ([]string, []string, error) {

@@ -3,6 +3,10 @@
 //
 // Every step is one line of JSON. A language that cannot run on this machine is
 // named and fails, unless --languages leaves it out.
+//
+// With --bin it starts a platform of its own from those binaries, runs besides
+// the clients the programs that the guide for vending developers shows, and
+// prints one line of a table for each language.
 package main
 
 import (
@@ -23,6 +27,8 @@ func App(env *console.Env) *cli.App {
 		Name:  "interop",
 		Usage: "run vendors' Thrift clients against a PrismToken server",
 		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "bin", Usage: "`DIR` with the platform's binaries: start one, instead of --address, --ca, --user and --password-file"},
+			&cli.StringFlag{Name: "examples", Value: "docs/examples", Usage: "`DIR` with the guide's programs, for --bin"},
 			&cli.StringFlag{Name: "address", Usage: "`HOST:PORT` of the token service"},
 			&cli.StringFlag{Name: "ca", Usage: "PEM `FILE` with the server's certificate, or the authority that issued it"},
 			&cli.StringFlag{Name: "user", Usage: "`NAME` of a user who may issue credit, key-change and engineering tokens"},
@@ -49,9 +55,13 @@ func runInterop(env *console.Env, c *cli.Context) error {
 	if _, err := console.NArgs(c); err != nil {
 		return err
 	}
+	bin := c.String("bin")
 	for _, name := range []string{"address", "ca", "user", "password-file"} {
-		if c.String(name) == "" {
-			return console.Usagef("--%s is needed; see 'interop --help'", name)
+		if bin == "" && c.String(name) == "" {
+			return console.Usagef("--%s is needed, or --bin; see 'interop --help'", name)
+		}
+		if bin != "" && c.String(name) != "" {
+			return console.Usagef("--%s is not for a platform that --bin starts", name)
 		}
 	}
 	var languages []string
@@ -60,7 +70,7 @@ func runInterop(env *console.Env, c *cli.Context) error {
 			languages = append(languages, l)
 		}
 	}
-	return interop.Run(c.Context, interop.Config{
+	cfg := interop.Config{
 		Address: c.String("address"), CA: c.String("ca"), User: c.String("user"), PasswordFile: c.String("password-file"),
 		Languages: languages, IDL: c.String("idl"), NodeModules: c.String("node-modules"),
 		Meters: interop.Meters{
@@ -68,5 +78,9 @@ func runInterop(env *console.Env, c *cli.Context) error {
 			ToSGC: c.Int("to-sgc"), ToKRN: c.Int("to-krn"), ToTI: c.Int("to-ti"),
 		},
 		Timeout: c.Duration("language-timeout"), Now: time.Now, Out: env.Stdout,
-	})
+	}
+	if bin != "" {
+		return live(c.Context, env, bin, c.String("examples"), cfg)
+	}
+	return interop.Run(c.Context, cfg)
 }
