@@ -71,7 +71,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	stage("partition")
 	m.began = m.clock.Now()
 	m.ready = vcmcontrol.Ready{ModuleID: m.opened.ModuleID, Level: report.Level, Controls: report.Controls, Started: m.began}
-	if err := m.noteStart(ctx); err != nil {
+	if err := m.noteStart(ctx, log); err != nil {
 		return nil, err
 	}
 	if err := m.build(ctx, log); err != nil {
@@ -90,15 +90,22 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	return m, nil
 }
 
-// noteStart writes the isolation report to the audit log.
-func (m *module) noteStart(ctx context.Context) error {
+// noteStart writes the isolation report to the audit log. A VCM whose disk is
+// full to the last byte starts all the same: how else could its log be exported
+// and expired.
+func (m *module) noteStart(ctx context.Context, log *slog.Logger) error {
 	detail := map[string]string{"level": m.ready.Level, "module": m.opened.ModuleID, "name": m.start.Name}
 	for _, c := range m.ready.Controls {
 		detail["isolation."+c.Control] = c.Got
 	}
-	return m.store.Update(ctx, func(tx *store.Tx) error {
+	err := m.store.Shrink(ctx, func(tx *store.Tx) error {
 		return m.audit(tx, auditlog.Entry{Time: m.began, Kind: "vcm.start", Actor: "unit", Subject: m.start.UUID, Detail: detail})
 	})
+	if errkind.Is(err, errkind.Limit) {
+		log.Error("the start is not in the audit log", "err", err)
+		return nil
+	}
+	return err
 }
 
 // tidWindow is how far a token identifier may be from the module's clock: as

@@ -27,6 +27,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
 	"github.com/tesserae-hsm/tesserae/internal/sshrpc"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/vcm/store"
 )
 
 // vcmd is the program under test, built as it is shipped.
@@ -231,6 +232,53 @@ func (r *rig) restoreData(files map[string][]byte) {
 	for name, p := range files {
 		if err := os.WriteFile(filepath.Join(r.data, name), p, 0o600); err != nil {
 			r.t.Fatal(err)
+		}
+	}
+}
+
+// fillStore opens the partition as vcmd does and writes until nothing fits.
+func (r *rig) fillStore() {
+	t := r.t
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := os.NewFile(uintptr(fds[1]), "unit")
+	r.attach(end)
+	end.Close()
+	channel, err := hsmapi.NewChannel(os.NewFile(uintptr(fds[0]), "device"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer channel.Close()
+	_, key, err := channel.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Destroy()
+	dir, err := os.Open(r.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	s, err := store.Open(t.Context(), store.Config{Dir: dir, Key: key.Bytes(), Counter: channel, Quota: r.start.DiskQuota, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	// Large values first, then small ones, down to what the start's entry needs.
+	for size := 64 << 10; size >= 64; size /= 4 {
+		for n := 0; ; n++ {
+			err := s.Shrink(t.Context(), func(tx *store.Tx) error {
+				return tx.Bucket("filler").Put(fmt.Appendf(nil, "%d-%d", size, n), make([]byte, size))
+			})
+			if errkind.Is(err, errkind.Limit) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

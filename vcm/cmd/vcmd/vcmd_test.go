@@ -182,6 +182,22 @@ func TestAVCMEndsWithItsUnit(t *testing.T) {
 	}
 }
 
+// However full its disk is, a VCM starts, so that its log can be taken away.
+func TestAFullVCMStartsAndSaysSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.launch().mustBeReadyAndStop()
+	r.fillStore()
+	p := r.launch()
+	p.mustBeReady()
+	var stats vcmcontrol.Stats
+	if _, err := p.conn.Call(t.Context(), vcmcontrol.MethodStats, nil, &stats); err != nil || !stats.ReadOnly {
+		t.Errorf("stats %+v, %v", stats, err)
+	}
+	r.mustDial(vcmcontrol.ServiceSSHAdmin, r.admin)
+	p.stop(vcmcontrol.Stop{Drain: 2000})
+}
+
 func TestARolledBackStoreDoesNotStart(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
