@@ -98,5 +98,6 @@ func FuzzParseKLF(f *testing.F) {
 		_, _ = ParseKMCPublicKeyText(text)
 		_, _ = ParseSMPublicKeyText(text)
 		_, _ = ParseApprovals(text, nil)
+		_, _ = ParseRoot(text)
 	})
 }

@@ -10,20 +10,12 @@ import (
 	"github.com/tesserae-hsm/tesserae/hsm/keyload"
 )
 
-// Approved reports whether a KMC.PUBKEY.1 record carries a valid approval
-// signature by the configured root. Whether unapproved keys may be used is the
-// host's policy.
-func (m *Module) Approved(publicKeyRecord string) bool {
-	k, err := keyload.ParseKMCPublicKey(publicKeyRecord)
-	return err == nil && k.ApprovedBy(m.cfg.ApprovalRoot)
-}
-
-// approval is how a KMC key's approval signature is judged.
+// approval is how a KMC key's approval is judged.
 type approval int
 
 const (
-	approvalValid    approval = iota // valid, where there is one and a root to judge it by
-	approvalRequired                 // valid, and there is one
+	approvalValid    approval = iota // a signature, where there is one and a root to judge it by, is valid
+	approvalRequired                 // by its signature or by the root's list
 	approvalIgnored
 )
 
@@ -68,7 +60,7 @@ func (m *Module) keyAgreement(ctx context.Context, record string, how approval) 
 			}
 			s = &slotRecord{number: n, KMC: key.KMC}
 		}
-		request, err = m.newRequest(tx, s, key)
+		request, err = m.newRequest(ctx, tx, s, key)
 		return err
 	})
 	return request, err
@@ -96,11 +88,12 @@ func (m *Module) checkKMCKey(record string, how approval) (keyload.KMCPublicKey,
 	if _, err := key.Key(); err != nil {
 		return key, extended("SM.1.3: %sinvalid point", what)
 	}
-	switch approved := key.ApprovedBy(m.cfg.ApprovalRoot); {
+	trust := m.trust.Load()
+	switch approved := trust.approves(key); {
 	case how == approvalRequired && !approved && key.Signature == nil:
 		return key, extended("SM.1.4: %sno approval signature", what)
 	case how == approvalRequired && !approved,
-		how == approvalValid && !approved && key.Signature != nil && m.cfg.ApprovalRoot != nil:
+		how == approvalValid && !approved && key.Signature != nil && trust.Root != nil:
 		return key, extended("SM.1.4: %sapproval signature invalid", what)
 	}
 	now := m.Now()
@@ -116,7 +109,7 @@ func (m *Module) checkKMCKey(record string, how approval) (keyload.KMCPublicKey,
 }
 
 // newRequest makes the slot's new ephemeral key and request, in the slot's one write.
-func (m *Module) newRequest(tx Tx, s *slotRecord, key keyload.KMCPublicKey) (string, error) {
+func (m *Module) newRequest(ctx context.Context, tx Tx, s *slotRecord, key keyload.KMCPublicKey) (string, error) {
 	tvp, err := m.nextTVP(tx)
 	if err != nil {
 		return "", err
@@ -136,7 +129,7 @@ func (m *Module) newRequest(tx Tx, s *slotRecord, key keyload.KMCPublicKey) (str
 	if err := putSlot(tx, s); err != nil {
 		return "", err
 	}
-	return request, m.audit(tx, Event{Kind: "kmc.request", Subject: key.KMC, Detail: map[string]string{"tvp": tvp, "kpn": strconv.Itoa(key.KPN)}})
+	return request, m.audit(tx, Event{Kind: "kmc.request", Actor: actorOf(ctx), Subject: key.KMC, Detail: map[string]string{"tvp": tvp, "kpn": strconv.Itoa(key.KPN)}})
 }
 
 // nextTVP is the module's time, but later than every TVP before it. Where the
@@ -202,7 +195,7 @@ func (m *Module) ProcessResponse(ctx context.Context, responseRecord string) (km
 			return err
 		}
 		kmc, announced = s.KMC, count
-		return m.audit(tx, Event{Kind: "kmc.response", Subject: s.KMC, Detail: map[string]string{
+		return m.audit(tx, Event{Kind: "kmc.response", Actor: actorOf(ctx), Subject: s.KMC, Detail: map[string]string{
 			"tvp": s.TVP, "announced": strconv.Itoa(count), "registersErased": strconv.Itoa(erased)}})
 	})
 	m.forget(err)

@@ -58,7 +58,10 @@ func TestKeyAgreementRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRig(t, func(c *tsm.Config) { c.ApprovalRoot = &root.PublicKey })
+	r := newRig(t)
+	if err := r.m.PinApprovalRoot(context.Background(), &root.PublicKey); err != nil {
+		t.Fatal(err)
+	}
 	good := r.publicKey(r.kmc)
 	bad := strings.Repeat("0", 192)
 	for _, c := range []struct{ name, record, text string }{

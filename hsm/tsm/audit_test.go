@@ -21,7 +21,7 @@ func TestEveryKeyOperationIsAudited(t *testing.T) {
 		c.Audit = func(_ tsm.Tx, e tsm.Event) error { log = append(log, e); return nil }
 	})
 	r.vault.once = true
-	ctx := context.Background()
+	ctx := tsm.By(context.Background(), "somebody")
 	file := r.klf(r.kmc, group(100001))
 	r.load(file)
 	if _, err := r.credit(r.creditInput()); err != nil {
@@ -37,6 +37,9 @@ func TestEveryKeyOperationIsAudited(t *testing.T) {
 	must(t, second(r.m.DeleteSlot(ctx, "TEST-KMC")))
 	must(t, second(r.m.LoadLicence(ctx, r.licence(key, 5, start))))
 	must(t, r.m.LoadSTATables(ctx, "other", []byte(otherTables)))
+	root := newRoot(t)
+	must(t, r.m.PinApprovalRoot(ctx, &root.PublicKey))
+	must(t, second(r.m.LoadApprovals(ctx, listOf(t, root, start))))
 	var got []string
 	for _, e := range log {
 		if !slices.Contains([]string{"module.create"}, e.Kind) {
@@ -45,6 +48,9 @@ func TestEveryKeyOperationIsAudited(t *testing.T) {
 		if e.Time.IsZero() || e.Subject == "" {
 			t.Errorf("entry %+v", e)
 		}
+		if slices.Contains([]string{"key.delete", "slot.delete", "licence.load", "sta.load", "approval.root", "approval.list"}, e.Kind) && e.Actor != "somebody" {
+			t.Errorf("%s by %q", e.Kind, e.Actor)
+		}
 		for name, v := range e.Detail {
 			if v == complianceKey || v == r.kmc.Groups()[0].Key {
 				t.Errorf("%s: detail %s is the key itself", e.Kind, name)
@@ -52,7 +58,7 @@ func TestEveryKeyOperationIsAudited(t *testing.T) {
 		}
 	}
 	want := []string{"kmc.request", "kmc.response", "key.load", "kmc.finish", "token.credit", "token.management", "token.keychange",
-		"key.delete", "slot.delete", "licence.load", "sta.load"}
+		"key.delete", "slot.delete", "licence.load", "sta.load", "approval.root", "approval.list"}
 	if !slices.Equal(got, want) {
 		t.Errorf("log %v\nwant %v", got, want)
 	}

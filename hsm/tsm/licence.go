@@ -87,7 +87,7 @@ func (m *Module) instruction(ctx context.Context, record string, signature []byt
 		if !l.InhibitVend.IsZero() {
 			until = l.InhibitVend.UTC().Format(time.RFC3339)
 		}
-		return m.audit(tx, Event{Kind: "licence.load", Subject: m.cfg.ModuleID,
+		return m.audit(tx, Event{Kind: "licence.load", Actor: actorOf(ctx), Subject: m.cfg.ModuleID,
 			Detail: detail("added", order.Transactions, "left", l.Left, "inhibitVend", until)})
 	})
 	return l, err

@@ -43,7 +43,7 @@ func (m *Module) LoadKey(ctx context.Context, kmc, record string, register int) 
 			return err
 		}
 		out = attributesOf(n, st, limits{ulm: attr.ULM, clm: attr.CLM})
-		return m.audit(tx, Event{Kind: "key.load", Subject: keyload.KeyName(attr.SGC, attr.KRN), Detail: detail(
+		return m.audit(tx, Event{Kind: "key.load", Actor: actorOf(ctx), Subject: keyload.KeyName(attr.SGC, attr.KRN), Detail: detail(
 			"register", n, "kmc", s.KMC, "kcv", attr.KCV, "bdt", attr.BDT, "ktc", attr.KTC)})
 	})
 	m.forget(err)
@@ -183,7 +183,7 @@ func (m *Module) Finish(ctx context.Context, kmc string) (loaded int, err error)
 			return err
 		}
 		loaded = len(registers)
-		return m.audit(tx, Event{Kind: "kmc.finish", Subject: kmc, Detail: detail("registers", loaded)})
+		return m.audit(tx, Event{Kind: "kmc.finish", Actor: actorOf(ctx), Subject: kmc, Detail: detail("registers", loaded)})
 	})
 	return loaded, err
 }
@@ -209,7 +209,7 @@ func (m *Module) DeleteKey(ctx context.Context, register int) (kcv string, err e
 			return err
 		}
 		kcv = s.Attr.KCV
-		return m.audit(tx, Event{Kind: "key.delete", Subject: keyload.KeyName(s.Attr.SGC, s.Attr.KRN),
+		return m.audit(tx, Event{Kind: "key.delete", Actor: actorOf(ctx), Subject: keyload.KeyName(s.Attr.SGC, s.Attr.KRN),
 			Detail: detail("register", register, "kmc", s.KMC, "kcv", kcv)})
 	})
 	m.forget(err)

@@ -43,6 +43,7 @@ import (
 	"io"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,6 +61,9 @@ const (
 
 // DefaultWindow is how far a token identifier may be from the module's clock.
 const DefaultWindow = 24 * time.Hour
+
+// testModeSuffix marks the hardware id of a module in test mode.
+const testModeSuffix = "-CTS"
 
 // staticKeyNumber is the number of the module's static key: it has one for life.
 const staticKeyNumber = 1
@@ -79,7 +83,8 @@ type Config struct {
 	Registers int           // 1 to 999, the default; a TSM250 has 25
 	Window    time.Duration // default DefaultWindow
 	// TestMode is the CTS mode of a unit that was started for compliance tests:
-	// RND is 5, the TID window and IUT are not enforced. Status shows it.
+	// RND is 5, the TID window and IUT are not enforced. Status shows it, and the
+	// hardware id, which SM?QI and every VKLOADREQ carry, ends in -CTS.
 	TestMode bool
 	// Cipher selects how token ciphers are computed; default in constant time.
 	Cipher sts.Variant
@@ -89,8 +94,6 @@ type Config struct {
 	// InstructionKey verifies signed instructions (transaction licences).
 	// Without it every instruction is refused.
 	InstructionKey *ecdsa.PublicKey
-	// ApprovalRoot verifies the approval signature of KMC public keys.
-	ApprovalRoot *ecdsa.PublicKey
 	// Audit appends to the audit log in the operation's own transaction. If it
 	// fails, the operation fails. AuditEntry reads entry n (from 1) back for
 	// SM?QL and reports whether there is one. Both may be nil.
@@ -110,6 +113,9 @@ type Module struct {
 	created time.Time
 	engine  atomic.Pointer[sts.Engine]
 	cache   keyCache
+
+	trust    atomic.Pointer[Trust]
+	trusting sync.Mutex // held while trust is changed
 }
 
 // identity is the module's identity as it is stored.
@@ -131,6 +137,7 @@ func Open(ctx context.Context, cfg Config) (*Module, error) {
 		return nil, fmt.Errorf("open module %s: unknown firmware %q", cfg.ModuleID, cfg.FirmwareID)
 	}
 	m.engine.Store(sts.NewEngine(nil, cfg.Cipher))
+	m.trust.Store(&Trust{})
 	if err := m.loadIdentity(ctx); err != nil {
 		return nil, fmt.Errorf("open module %s: %w", cfg.ModuleID, err)
 	}
@@ -158,6 +165,9 @@ func (c *Config) complete() error {
 	}
 	if c.HardwareID == "" {
 		c.HardwareID = "TSM500I"
+	}
+	if c.TestMode {
+		c.HardwareID += testModeSuffix
 	}
 	if c.Maker == "" {
 		c.Maker = "Tesserae"
@@ -192,6 +202,9 @@ func (m *Module) loadIdentity(ctx context.Context) error {
 			return fmt.Errorf("protected memory, static key: %w", err)
 		}
 		m.created, known = id.Created, true
+		if err := m.loadTrust(tx); err != nil {
+			return err
+		}
 		return m.loadEngine(tx)
 	}
 	if err := m.cfg.Vault.View(ctx, read); err != nil || known {

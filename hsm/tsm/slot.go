@@ -175,7 +175,7 @@ func (m *Module) DeleteSlot(ctx context.Context, kmc string) (erased int, err er
 		if err := setLoading(tx, s.number, false); err != nil {
 			return err
 		}
-		return m.audit(tx, Event{Kind: "slot.delete", Subject: kmc, Detail: detail("registersErased", erased)})
+		return m.audit(tx, Event{Kind: "slot.delete", Actor: actorOf(ctx), Subject: kmc, Detail: detail("registersErased", erased)})
 	})
 	m.forget(err)
 	return erased, err

@@ -20,6 +20,7 @@ import (
 //	ix/...       supply group, revision, base date and register
 //	lic          transaction licence
 //	sta          STA tables
+//	trust        approval root and its newest list
 const (
 	keyIdentity = "id"
 	keyTVP      = "tvp"
@@ -27,6 +28,7 @@ const (
 	keyUsed     = "used"
 	keyLicence  = "lic"
 	keySTA      = "sta"
+	keyTrust    = "trust"
 	prefixIndex = "ix/"
 	prefixLimit = "lim/"
 )

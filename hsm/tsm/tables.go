@@ -33,7 +33,7 @@ func (m *Module) LoadSTATables(ctx context.Context, name string, tables []byte) 
 		if err := putJSON(tx, []byte(keySTA), storedTables{Name: name, JSON: tables}); err != nil {
 			return err
 		}
-		return m.audit(tx, Event{Kind: "sta.load", Subject: name, Detail: detail("sha256", fmt.Sprintf("%x", t.Fingerprint()))})
+		return m.audit(tx, Event{Kind: "sta.load", Actor: actorOf(ctx), Subject: name, Detail: detail("sha256", fmt.Sprintf("%x", t.Fingerprint()))})
 	})
 	if err != nil {
 		return err
