@@ -14,6 +14,7 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +65,8 @@ type Launcher struct {
 	binary *os.File
 	plans  []plan
 	chosen atomic.Int32 // index of the first plan that has not failed yet
+
+	starting sync.Mutex // held while a process is being made
 }
 
 // New opens the binary. The caller closes the Launcher. From then on no

@@ -136,6 +136,10 @@ func (l *Launcher) try(p plan, spec Spec, files []*os.File) (*exec.Cmd, error) {
 		WaitDelay:   lingering,
 		SysProcAttr: p.attributes(uid),
 	}
+	// While the runtime writes a child's uid map, the map's descriptor is open
+	// without close-on-exec: another child started meanwhile would inherit it.
+	l.starting.Lock()
+	defer l.starting.Unlock()
 	return cmd, cmd.Start()
 }
 

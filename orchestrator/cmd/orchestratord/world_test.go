@@ -117,12 +117,6 @@ func makeWorld(t *testing.T, nobody bool, extra ...string) *world {
 		}
 	}
 	t.Cleanup(func() {
-		if w.orch != nil {
-			w.orch.end(syscall.SIGTERM)
-		}
-		if w.hsmd != nil {
-			w.hsmd.end(syscall.SIGTERM)
-		}
 		if t.Failed() && w.orch != nil {
 			t.Logf("orchestratord said:\n%s", w.orch.log)
 		}
@@ -174,7 +168,8 @@ func (w *world) daemon(name string, args ...string) (*process, *bufio.Reader) {
 	}
 	pw.Close()
 	go func() { defer close(p.done); _ = p.cmd.Wait() }()
-	w.t.Cleanup(func() { p.end(syscall.SIGKILL); pr.Close() })
+	// The one that was started last ends first, in good order.
+	w.t.Cleanup(func() { p.end(syscall.SIGTERM); pr.Close() })
 	return p, bufio.NewReader(pr)
 }
 
