@@ -42,6 +42,8 @@ const (
 	PrefWebAbsolute        = "session.timeout.absolute"
 	PrefTLSKey             = "tls.key_data"
 	PrefCertificateWarning = "tls.expiry.warning.days"
+	PrefConductorSockets   = "conductor.maxSockets"
+	PrefConductorTrace     = "conductor.traceLevel"
 )
 
 // Types of preferences.
@@ -115,6 +117,9 @@ func Definitions() []Definition {
 		integer(PrefLockoutSeconds, RoleAdmin, 900, 0, 30*day, "Seconds for which an account stays locked; 0 is until an administrator unlocks it."),
 		integer(PrefLockoutThreshold, RoleAdmin, 10, 3, 1000, "Failed sign-ins in a row after which an account is locked."),
 		integer(PrefPasswordMaxAge, RoleAdmin, 365, 1, days, "Days after which a password has to be changed; afterwards the account cannot sign in."),
+		integer(PrefConductorSockets, RoleAdmin, 64, 1, 1024, "TCP sockets the Conductor serves at once; more are closed. Those that are open stay."),
+		{Name: PrefConductorTrace, Type: TypeEnum, Default: "Default", Choices: []string{"Default", "Verbose", "Debug"},
+			Description: "What the Conductor writes to the HSM's log, which the provider reads: Verbose adds each command with its status, Debug its parameters. Keys and tokens are never written.", ChangeableBy: RoleAdmin},
 		integer(PrefPasswordMinDigits, RoleAdmin, 1, 0, 20, "Digits a new password needs."),
 		integer(PrefHashMemory, RoleAdmin, 4096, 1024, 65536, "Memory in KiB of one argon2id evaluation, for passwords set from now on. Each sign-in pays it."),
 		integer(PrefHashPasses, RoleAdmin, 1, 1, 10, "Passes of one argon2id evaluation, for passwords set from now on. Each sign-in pays them."),

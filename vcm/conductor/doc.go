@@ -49,6 +49,17 @@
 //	GL?EC two-digit time-out, three-digit length, data
 //	GL?RR repeats the socket's last response, GL?RS resets the socket
 //
+// # Settings
+//
+// The number of sockets (64) and the trace level (Default, Verbose, Debug) are
+// preferences of the VCM, conductor.maxSockets and conductor.traceLevel, and
+// apply to the next connection and the next command. A restart ends the sockets
+// and SSH sessions, lets a command under way be answered, and does not touch the
+// module. The TCP port is 5100 and no setting: every VCM has an address of its
+// own, so that ports of two VCMs cannot meet, and what is bound there is the
+// orchestrator's to know before the VCM starts. A host that wants another port
+// forwards it.
+//
 // # Choices
 //
 // The text of the standard is not public. What follows is this project's

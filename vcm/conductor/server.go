@@ -1,17 +1,16 @@
 package conductor
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
+	"github.com/tesserae-hsm/tesserae/internal/clock"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
 
@@ -35,9 +34,13 @@ const (
 	TraceDebug                     // and the commands' parameters
 )
 
+func (l TraceLevel) String() string { return traceLevels()[l] }
+
+func traceLevels() []string { return []string{"Default", "Verbose", "Debug"} }
+
 // ParseTraceLevel reads the name of a trace level.
 func ParseTraceLevel(name string) (TraceLevel, error) {
-	for i, n := range []string{"Default", "Verbose", "Debug"} {
+	for i, n := range traceLevels() {
 		if n == name {
 			return TraceLevel(i), nil
 		}
@@ -45,23 +48,32 @@ func ParseTraceLevel(name string) (TraceLevel, error) {
 	return 0, errkind.Errorf(errkind.Invalid, "trace level %q is not Default, Verbose or Debug", name)
 }
 
+// Settings are what may change while a server runs.
+type Settings struct {
+	// MaxSockets is how many connections there may be at once; more are closed.
+	MaxSockets int
+	Trace      TraceLevel
+}
+
 // Config is what a server needs. A zero field takes its default.
 type Config struct {
 	Module *tsm.Module
-	// MaxSockets is how many connections there may be at once; more are closed.
-	MaxSockets int
+	Settings
+	// Live, if it is not nil, is asked for the settings at each connection and
+	// command instead.
+	Live func() Settings
 	// InFlight is how many commands may be in the module at once. The module's
 	// vault takes them one after another and lets them share a durable write.
 	InFlight     int
 	IdleTimeout  time.Duration // between commands
 	FrameTimeout time.Duration // from a frame's first byte to its last, and to write an answer
-	Trace        TraceLevel
 	// RawErrors sends GL!ER without a frame, as some devices do.
 	RawErrors bool
 	// AllowUnapproved is asked at each SM?KC whether a KMC's public key may be
 	// used without a valid approval signature. With nil only a signature that is
 	// there must be valid.
 	AllowUnapproved func(context.Context) bool
+	Clock           clock.Clock
 	Log             *slog.Logger
 }
 
@@ -72,6 +84,7 @@ type Server struct {
 	cfg      Config
 	commands map[tsm.Command]command
 	slots    chan struct{} // commands in the module
+	peers    peers
 }
 
 // New makes a server.
@@ -91,7 +104,17 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, commands: commands(), slots: make(chan struct{}, cfg.InFlight)}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System()
+	}
+	return &Server{cfg: cfg, commands: commands(), slots: make(chan struct{}, cfg.InFlight), peers: peers{since: cfg.Clock.Now()}}
+}
+
+func (s *Server) settings() Settings {
+	if s.cfg.Live != nil {
+		return s.cfg.Live()
+	}
+	return s.cfg.Settings
 }
 
 // Serve answers connections on l until ctx ends; see Server.Serve.
@@ -108,7 +131,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	defer cancel()
-	free := make(chan struct{}, s.cfg.MaxSockets)
 	for {
 		conn, err := l.Accept()
 		switch {
@@ -126,16 +148,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}
 			continue
 		}
-		select {
-		case free <- struct{}{}:
-		default:
-			s.cfg.Log.Warn("conductor: too many sockets", "limit", s.cfg.MaxSockets, "peer", conn.RemoteAddr().String())
+		p, most := &peer{stream: conn}, s.settings().MaxSockets
+		if !s.peers.addSocket(p, most) {
+			s.cfg.Log.Warn("conductor: too many sockets", "limit", most, "peer", conn.RemoteAddr().String())
 			_ = conn.Close()
 			continue
 		}
 		conns.Go(func() {
-			defer func() { <-free }()
-			if err := s.Stream(ctx, conn.RemoteAddr().String(), conn); err != nil {
+			defer s.peers.remove(p)
+			if err := s.talk(ctx, conn.RemoteAddr().String(), p); err != nil {
 				s.cfg.Log.Info("conductor: socket closed", "peer", conn.RemoteAddr().String(), "reason", err)
 			}
 		})
@@ -150,52 +171,6 @@ func wait(ctx context.Context, d time.Duration) bool {
 		return false
 	case <-t.C:
 		return true
-	}
-}
-
-// Stream answers the commands of one socket or one SSH session until the peer
-// is done, is idle or slow, or ctx ends, and closes it. It returns nil if the
-// peer ended it between two commands.
-func (s *Server) Stream(ctx context.Context, peer string, stream io.ReadWriteCloser) (err error) {
-	w := newWatch(stream)
-	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
-	defer func() {
-		stop()
-		w.stop()
-		_ = stream.Close()
-		if why := w.reason(); why != nil {
-			err = why
-		} else if ctx.Err() != nil {
-			err = nil
-		}
-	}()
-	c := &session{server: s, peer: peer}
-	r := bufio.NewReaderSize(stream, 1024)
-	var out []byte
-	for {
-		w.arm(s.cfg.IdleTimeout, "idle for "+s.cfg.IdleTimeout.String())
-		first, err := r.ReadByte()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		w.arm(s.cfg.FrameTimeout, "a frame took longer than "+s.cfg.FrameTimeout.String())
-		f, err := readFrame(first, r)
-		if err != nil {
-			return err
-		}
-		w.disarm() // the module takes the time it takes
-		line := c.answer(ctx, f.line)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		out = appendFrame(out[:0], f.prefix, line, s.cfg.RawErrors)
-		w.arm(s.cfg.FrameTimeout, "the peer did not take a response for "+s.cfg.FrameTimeout.String())
-		if _, err := stream.Write(out); err != nil {
-			return err
-		}
 	}
 }
 

@@ -39,7 +39,7 @@ func (c *session) answer(ctx context.Context, line []byte) []byte {
 		return nil
 	}
 	var p payload
-	err := cmd.run(ctx, c, &f, &p)
+	err := cmd.run(tsm.By(ctx, c.actor().Actor), c, &f, &p)
 	c.server.release()
 	return c.done(ctx, req, c.result(req, &p, err), tsm.CodeOf(err), err)
 }
@@ -62,17 +62,18 @@ func (c *session) result(req request, p *payload, err error) []byte {
 
 // done logs a command, keeps its response for GL?RR and returns it.
 func (c *session) done(ctx context.Context, req request, response []byte, code tsm.Code, err error) []byte {
-	cfg := &c.server.cfg
+	cfg, trace := &c.server.cfg, c.server.settings().Trace
+	c.server.peers.commands.Add(1)
 	var refusal *tsm.Error
 	switch {
 	case err != nil && !errors.As(err, &refusal) && ctx.Err() == nil:
 		cfg.Log.Error("conductor: command failed", "peer", c.peer, "command", req.name(), "error", err)
-	case cfg.Trace >= TraceVerbose:
+	case trace >= TraceVerbose:
 		attrs := []slog.Attr{slog.String("peer", c.peer), slog.String("command", req.name()), slog.String("status", string(code))}
 		if refusal != nil {
 			attrs = append(attrs, slog.String("reason", refusal.Text))
 		}
-		if cfg.Trace >= TraceDebug {
+		if trace >= TraceDebug {
 			attrs = append(attrs, slog.String("parameters", req.traced()))
 		}
 		cfg.Log.LogAttrs(ctx, slog.LevelInfo, "conductor", attrs...)
