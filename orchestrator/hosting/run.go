@@ -177,7 +177,7 @@ func (h *Host) attach(ctx context.Context, v *vcm, there *os.File) error {
 func (h *Host) speed(rec lifecycle.Record) hsmapi.Speed {
 	e := h.cfg.Entitlement()
 	s := e.Features.ShareOf(licensing.Features(rec.Properties.Features), e.MaxActive)
-	return hsmapi.Speed{Guaranteed: s.Guaranteed, Ceiling: s.Ceiling}
+	return hsmapi.Speed{Guaranteed: s.Guaranteed, Ceiling: s.Ceiling, Unit: e.Features.Rating().Capacity()}
 }
 
 // weight is the VCM's share of the processor where control groups can say so.

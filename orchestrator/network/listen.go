@@ -28,7 +28,6 @@ func Ports() []Port {
 	return []Port{
 		{vcmcontrol.ServiceTokenAPI, 9443},
 		{vcmcontrol.ServiceSMAPI, 5100},
-		{vcmcontrol.ServiceTsmWeb, 8443},
 		{vcmcontrol.ServiceSSHAdmin, 2201},
 		{vcmcontrol.ServiceMonitor, 2202},
 		{vcmcontrol.ServicePrismToken, 2203},
