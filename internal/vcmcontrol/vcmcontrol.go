@@ -46,7 +46,7 @@ const (
 	ServiceConductor  = "conductor"  // SSH: the SM API
 	ServiceTokenAPI   = "tokenapi"   // TLS: Thrift TokenApi, port 9443
 	ServiceSMAPI      = "smapi"      // TCP: the SM API, port 5100
-	ServiceTsmWeb     = "tsmweb"     // TLS: web interface, port 8443
+	ServiceTsmWeb     = "tsmweb"     // reserved for a web interface on port 8443; nothing listens there
 )
 
 // Listener is one inherited listening socket.
