@@ -33,6 +33,8 @@ const (
 	connectPause   = 100 * time.Millisecond
 	// missingTimeout is the patience with hsmd's socket while there is none.
 	missingTimeout = time.Second
+	// noticeTimeout is how late a lost unit may be noticed.
+	noticeTimeout = time.Second
 	// closeTimeout bounds what is recorded at the end.
 	closeTimeout = 30 * time.Second
 )
@@ -153,8 +155,15 @@ func (s *stage) interrupted(err error) bool {
 	if s.unit == nil || !errkind.Is(err, errkind.Unavailable) {
 		return false
 	}
-	epoch, here := s.unit.Epoch()
-	return epoch > 1 || !here
+	// A call may know of it before the connection's keeper does.
+	for end := time.Now().Add(noticeTimeout); ; time.Sleep(10 * time.Millisecond) {
+		if epoch, here := s.unit.Epoch(); epoch > 1 || !here {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
 }
 
 // openRegistry connects, claims the unit and learns how the last run ended.
