@@ -111,6 +111,7 @@ func (k *Keystore) publicKey(ctx context.Context, kmc string) (publicKey, error)
 // GenerateRequest starts a key agreement and returns the VKLOADREQ to send,
 // between its guards. Earlier requests cannot be answered any more.
 func (k *Keystore) GenerateRequest(ctx context.Context, by accounts.Actor, kmc string) (string, error) {
+	ctx = tsm.By(ctx, by.String())
 	k.ops.Lock()
 	defer k.ops.Unlock()
 	p, err := k.publicKey(ctx, kmc)
@@ -146,6 +147,7 @@ func (k *Keystore) FetchRequest(ctx context.Context, kmc string) (string, error)
 // EndSession ends the key agreement session of a KMC. What is not loaded by
 // then needs a new VKLOADREQ.
 func (k *Keystore) EndSession(ctx context.Context, by accounts.Actor, kmc string) (Centre, error) {
+	ctx = tsm.By(ctx, by.String())
 	k.ops.Lock()
 	defer k.ops.Unlock()
 	if err := k.note(ctx, "kmc.endsession", by, kmc, nil); err != nil {
@@ -159,6 +161,7 @@ func (k *Keystore) EndSession(ctx context.Context, by accounts.Actor, kmc string
 
 // DeleteSlot removes a KMC: its slot with its keys, its file, its public key.
 func (k *Keystore) DeleteSlot(ctx context.Context, by accounts.Actor, kmc string) (erased int, err error) {
+	ctx = tsm.By(ctx, by.String())
 	k.ops.Lock()
 	defer k.ops.Unlock()
 	c, err := k.Centre(ctx, kmc)

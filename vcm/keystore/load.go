@@ -15,6 +15,7 @@ import (
 // UploadKLF stores a key load file and hands its response to the module, which
 // erases the slot's keys. None of the new ones is loaded yet.
 func (k *Keystore) UploadKLF(ctx context.Context, by accounts.Actor, text string) (Centre, error) {
+	ctx = tsm.By(ctx, by.String())
 	klf, err := keyload.ParseKLF(text)
 	if err != nil {
 		return Centre{}, errkind.Errorf(errkind.Invalid, "this is not a key load file: %w", err)
@@ -103,6 +104,7 @@ type Progress struct {
 
 // LoadAll loads up to most keys of a KMC's file that are not in the module.
 func (k *Keystore) LoadAll(ctx context.Context, by accounts.Actor, kmc string, most int) (Progress, error) {
+	ctx = tsm.By(ctx, by.String())
 	if most < 1 {
 		return Progress{}, errkind.Errorf(errkind.Invalid, "load at least one key in a step, not %d", most)
 	}

@@ -112,6 +112,7 @@ func (k *Keystore) Show(ctx context.Context, sgc, krn int) (Key, error) {
 
 // Load loads one key from its KMC's file.
 func (k *Keystore) Load(ctx context.Context, by accounts.Actor, sgc, krn int) (Key, error) {
+	ctx = tsm.By(ctx, by.String())
 	k.ops.Lock()
 	defer k.ops.Unlock()
 	key, file, err := k.find(ctx, sgc, krn)
@@ -133,6 +134,7 @@ func (k *Keystore) Load(ctx context.Context, by accounts.Actor, sgc, krn int) (K
 
 // Delete erases one vending key from the module; it stays in its file.
 func (k *Keystore) Delete(ctx context.Context, by accounts.Actor, sgc, krn int) error {
+	ctx = tsm.By(ctx, by.String())
 	k.ops.Lock()
 	defer k.ops.Unlock()
 	key, _, err := k.find(ctx, sgc, krn)

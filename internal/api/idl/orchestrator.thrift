@@ -40,7 +40,8 @@ struct Vcm {
   9: required string isolationLevel,    # full, rootless, landlock, process; empty until first started
   10: required list<IsolationControl> isolation,
   11: required string moduleId,
-  12: required i32 restarts
+  12: required i32 restarts,
+  13: required bool testMode            # CTS test mode at its last start: its tokens must not be sold
 }
 
 struct VcmStats {

@@ -74,6 +74,29 @@ struct TokenEndpoint {
   4: required i64 notAfter
 }
 
+# Who says which KMC public keys are genuine.
+struct Approvals {
+  1: required string rootPem,           # the pinned approval root, or empty
+  2: required string rootSha256,        # of its DER form, hex
+  3: required string issuer,            # of the newest list, or empty
+  4: required i64 date,
+  5: required list<string> keys         # "KMC key number" that the list approves
+}
+
+# The Conductor: the low-level API of the security module on TCP.
+struct Conductor {
+  1: required string address,
+  2: required i32 sockets,              # open now
+  3: required i32 maxSockets,           # preference conductor.maxSockets
+  4: required i32 sshSessions,          # of the SSH service conductor, open now
+  5: required string traceLevel,        # preference conductor.traceLevel
+  6: required i64 started,              # or restarted
+  7: required i32 restarts,
+  8: required i64 accepted,
+  9: required i64 refused,              # too many sockets
+  10: required i64 commands
+}
+
 struct Role {
   1: required string name,
   2: required string description
@@ -187,14 +210,25 @@ service PrismAdmin {
   KekSlot kmcEndSession(1: required string kmc) throws (1: failure.Failure f),
   i32 kmcDeleteSlot(1: required string kmc) throws (1: failure.Failure f),       # registers erased
 
+  # Which KMC keys are approved. An empty root removes it; the list of another root goes with it.
+  Approvals kmcApprovals() throws (1: failure.Failure f),
+  Approvals kmcPinRoot(1: required string rootPem) throws (1: failure.Failure f),
+  Approvals kmcUploadApprovals(1: required string text) throws (1: failure.Failure f),
+
   list<VendingKey> vkList(1: required bool all) throws (1: failure.Failure f),   # false: only those in the module
   VendingKey vkShow(1: required i32 sgc, 2: required i32 krn) throws (1: failure.Failure f),
   VendingKey vkLoad(1: required i32 sgc, 2: required i32 krn) throws (1: failure.Failure f),
   void vkDelete(1: required i32 sgc, 2: required i32 krn) throws (1: failure.Failure f),
 
-  string smPublicKey() throws (1: failure.Failure f),                             # SM.PUBKEY.1 for the KMC
+  string smPublicKey() throws (1: failure.Failure f),           # SM.PUBKEY.1 for the KMC, signed by the unit
+  # STA tables (JSON: sub0, sub1, perm) under a name; answers the SHA-256 of the set now in use.
+  string smLoadTables(1: required string name, 2: required string tables) throws (1: failure.Failure f),
   Status smStatus() throws (1: failure.Failure f),
   string licenseLoad(1: required string text) throws (1: failure.Failure f),
+
+  Conductor conductorShow() throws (1: failure.Failure f),
+  # Ends every socket and SSH session after the command under way; the module is not touched.
+  Conductor conductorRestart() throws (1: failure.Failure f),
 
   TokenEndpoint tokenEndpoint() throws (1: failure.Failure f),
   TokenEndpoint tlsGenerate() throws (1: failure.Failure f),                      # a new self-signed certificate

@@ -134,6 +134,10 @@ func transaction(tx tsm.Tx) (*store.Tx, error) {
 }
 
 func (m *module) openTSM(ctx context.Context) (err error) {
+	instructions, err := m.transactionKey()
+	if err != nil {
+		return err
+	}
 	m.tsm, err = tsm.Open(ctx, tsm.Config{
 		Vault:      vault{m.store},
 		ModuleID:   m.opened.ModuleID,
@@ -143,6 +147,8 @@ func (m *module) openTSM(ctx context.Context) (err error) {
 		Clock:      m.clock,
 		TestMode:   m.opened.TestMode,
 		Window:     tidWindow,
+
+		InstructionKey: instructions,
 		Audit: func(tx tsm.Tx, e tsm.Event) error {
 			t, err := transaction(tx)
 			if err != nil {
@@ -222,7 +228,11 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		return err
 	}
 	m.conductor = conductor.New(conductor.Config{
-		Module: m.tsm, Log: log,
+		Module: m.tsm, Clock: m.clock, Log: log,
+		Live: func() conductor.Settings {
+			trace, _ := conductor.ParseTraceLevel(prefs.Text(accounts.PrefConductorTrace)) // one of its choices
+			return conductor.Settings{MaxSockets: int(prefs.Int(accounts.PrefConductorSockets)), Trace: trace}
+		},
 		AllowUnapproved: func(context.Context) bool { return prefs.Bool(accounts.PrefAllowUnapprovedKMC) },
 	})
 	return nil

@@ -91,7 +91,8 @@ func (m *module) sshServices(keys *sshadminservice.Keys, log *slog.Logger) map[s
 	})
 	admin := tokenadmin.New(tokenadmin.Config{
 		Accounts: m.accounts, Keys: m.keys, POS: m.pos, Module: m.tsm, Dashboard: m.dashboard, Certificate: m.cert,
-		Address: m.address(vcmcontrol.ServiceTokenAPI), Log: log,
+		Address: m.address(vcmcontrol.ServiceTokenAPI), Attest: m.attest,
+		Conductor: m.conductor, ConductorAddress: m.address(vcmcontrol.ServiceSMAPI), Log: log,
 	})
 	return map[string]sshService{
 		vcmcontrol.ServiceSSHAdmin: {calls: func(s sshrpc.Session) thrift.TProcessor {

@@ -100,6 +100,7 @@ func (d *Dashboard) info(st tsm.Status, drift time.Duration) map[string]string {
 		"ex.Registers":            strconv.Itoa(st.Registers),
 		"ex.RegistersUsed":        strconv.Itoa(st.RegistersUsed),
 		"ex.StaTables":            st.STAName,
+		"ex.StaTablesSha256":      st.STASHA256,
 	}
 	optional := map[string]string{"SerialNumber": d.cfg.SerialNumber, "port.Physical": d.cfg.Address, "smud.Uid": d.cfg.UID}
 	if d.cfg.Address != "" {

@@ -2,11 +2,7 @@ package tokenadmin
 
 import (
 	"context"
-	"fmt"
-	"strconv"
-	"time"
 
-	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/prismadmin"
 	"github.com/tesserae-hsm/tesserae/vcm/keystore"
 )
@@ -113,16 +109,4 @@ func (h *handler) VkLoad(ctx context.Context, sgc, krn int32) (*prismadmin.Vendi
 // VkDelete erases one vending key from the module.
 func (h *handler) VkDelete(ctx context.Context, sgc, krn int32) error {
 	return h.Keys.Delete(ctx, h.actor, int(sgc), int(krn))
-}
-
-// describe tells what a licence allows.
-func describe(l tsm.Licence) string {
-	left := "unlimited transactions"
-	if l.Left != tsm.Unlimited {
-		left = strconv.FormatUint(uint64(l.Left), 10) + " transactions left"
-	}
-	if l.InhibitVend.IsZero() {
-		return left + ", no inhibit vend date"
-	}
-	return fmt.Sprintf("%s, inhibit vend date %s", left, l.InhibitVend.UTC().Format(time.RFC3339))
 }

@@ -11,10 +11,10 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/tesserae-hsm/tesserae/hsm/keyload"
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/prismadmin"
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
+	"github.com/tesserae-hsm/tesserae/vcm/conductor"
 	"github.com/tesserae-hsm/tesserae/vcm/keystore"
 	"github.com/tesserae-hsm/tesserae/vcm/pos"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/dashboard"
@@ -30,7 +30,12 @@ type Config struct {
 	Dashboard   *dashboard.Dashboard
 	Certificate *servercert.Certificate
 	Address     string // host:port of the token service
-	Log         *slog.Logger
+	// Attest has the unit sign the module's public key record and returns what
+	// is appended to the record for a KMC; without it the record stays unsigned.
+	Attest           func(ctx context.Context, record string) (string, error)
+	Conductor        *conductor.Server
+	ConductorAddress string // host:port of its TCP listener
+	Log              *slog.Logger
 }
 
 // Service makes a handler for each session.
@@ -88,20 +93,6 @@ func (h *handler) Status(ctx context.Context) (*prismadmin.Status, error) {
 
 // SmStatus is Status; the module and the service are seen together.
 func (h *handler) SmStatus(ctx context.Context) (*prismadmin.Status, error) { return h.Status(ctx) }
-
-// SmPublicKey returns what the maker sends to a KMC once.
-func (h *handler) SmPublicKey(context.Context) (string, error) {
-	return keyload.Armor(keyload.BlockSMPublicKey, h.Module.PublicKeyRecord()), nil
-}
-
-// LicenseLoad loads a transaction licence.
-func (h *handler) LicenseLoad(ctx context.Context, text string) (string, error) {
-	l, err := h.Module.LoadLicence(ctx, text)
-	if err != nil {
-		return "", err
-	}
-	return describe(l), nil
-}
 
 // RoleList lists the roles a user can have.
 func (h *handler) RoleList(context.Context) ([]*prismadmin.Role, error) {

@@ -974,6 +974,7 @@ func (p *Endpoint) String() string {
 //   - Isolation
 //   - ModuleId
 //   - Restarts
+//   - TestMode
 type Vcm struct {
 	Uuid           string              `thrift:"uuid,1,required" db:"uuid" json:"uuid"`
 	Esn            string              `thrift:"esn,2,required" db:"esn" json:"esn"`
@@ -987,6 +988,7 @@ type Vcm struct {
 	Isolation      []*IsolationControl `thrift:"isolation,10,required" db:"isolation" json:"isolation"`
 	ModuleId       string              `thrift:"moduleId,11,required" db:"moduleId" json:"moduleId"`
 	Restarts       int32               `thrift:"restarts,12,required" db:"restarts" json:"restarts"`
+	TestMode       bool                `thrift:"testMode,13,required" db:"testMode" json:"testMode"`
 }
 
 func NewVcm() *Vcm {
@@ -1045,6 +1047,10 @@ func (p *Vcm) GetModuleId() string {
 func (p *Vcm) GetRestarts() int32 {
 	return p.Restarts
 }
+
+func (p *Vcm) GetTestMode() bool {
+	return p.TestMode
+}
 func (p *Vcm) IsSetProperties() bool {
 	return p.Properties != nil
 }
@@ -1066,6 +1072,7 @@ func (p *Vcm) Read(ctx context.Context, iprot thrift.TProtocol) error {
 	var issetIsolation bool = false
 	var issetModuleId bool = false
 	var issetRestarts bool = false
+	var issetTestMode bool = false
 
 	for {
 		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
@@ -1208,6 +1215,17 @@ func (p *Vcm) Read(ctx context.Context, iprot thrift.TProtocol) error {
 					return err
 				}
 			}
+		case 13:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField13(ctx, iprot); err != nil {
+					return err
+				}
+				issetTestMode = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
 		default:
 			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
 				return err
@@ -1255,6 +1273,9 @@ func (p *Vcm) Read(ctx context.Context, iprot thrift.TProtocol) error {
 	}
 	if !issetRestarts {
 		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Restarts is not set"))
+	}
+	if !issetTestMode {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field TestMode is not set"))
 	}
 	return nil
 }
@@ -1388,6 +1409,15 @@ func (p *Vcm) ReadField12(ctx context.Context, iprot thrift.TProtocol) error {
 	return nil
 }
 
+func (p *Vcm) ReadField13(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 13: ", err)
+	} else {
+		p.TestMode = v
+	}
+	return nil
+}
+
 func (p *Vcm) Write(ctx context.Context, oprot thrift.TProtocol) error {
 	if err := oprot.WriteStructBegin(ctx, "Vcm"); err != nil {
 		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
@@ -1427,6 +1457,9 @@ func (p *Vcm) Write(ctx context.Context, oprot thrift.TProtocol) error {
 			return err
 		}
 		if err := p.writeField12(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField13(ctx, oprot); err != nil {
 			return err
 		}
 	}
@@ -1611,6 +1644,19 @@ func (p *Vcm) writeField12(ctx context.Context, oprot thrift.TProtocol) (err err
 	return err
 }
 
+func (p *Vcm) writeField13(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "testMode", thrift.BOOL, 13); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 13:testMode: ", p), err)
+	}
+	if err := oprot.WriteBool(ctx, bool(p.TestMode)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.testMode (13) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 13:testMode: ", p), err)
+	}
+	return err
+}
+
 func (p *Vcm) Equals(other *Vcm) bool {
 	if p == other {
 		return true
@@ -1663,6 +1709,9 @@ func (p *Vcm) Equals(other *Vcm) bool {
 		return false
 	}
 	if p.Restarts != other.Restarts {
+		return false
+	}
+	if p.TestMode != other.TestMode {
 		return false
 	}
 	return true

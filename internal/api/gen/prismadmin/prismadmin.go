@@ -3009,6 +3009,904 @@ func (p *TokenEndpoint) String() string {
 }
 
 // Attributes:
+//   - RootPem
+//   - RootSha256
+//   - Issuer
+//   - Date
+//   - Keys
+type Approvals struct {
+	RootPem    string   `thrift:"rootPem,1,required" db:"rootPem" json:"rootPem"`
+	RootSha256 string   `thrift:"rootSha256,2,required" db:"rootSha256" json:"rootSha256"`
+	Issuer     string   `thrift:"issuer,3,required" db:"issuer" json:"issuer"`
+	Date       int64    `thrift:"date,4,required" db:"date" json:"date"`
+	Keys       []string `thrift:"keys,5,required" db:"keys" json:"keys"`
+}
+
+func NewApprovals() *Approvals {
+	return &Approvals{}
+}
+
+func (p *Approvals) GetRootPem() string {
+	return p.RootPem
+}
+
+func (p *Approvals) GetRootSha256() string {
+	return p.RootSha256
+}
+
+func (p *Approvals) GetIssuer() string {
+	return p.Issuer
+}
+
+func (p *Approvals) GetDate() int64 {
+	return p.Date
+}
+
+func (p *Approvals) GetKeys() []string {
+	return p.Keys
+}
+func (p *Approvals) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetRootPem bool = false
+	var issetRootSha256 bool = false
+	var issetIssuer bool = false
+	var issetDate bool = false
+	var issetKeys bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetRootPem = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetRootSha256 = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetIssuer = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 4:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField4(ctx, iprot); err != nil {
+					return err
+				}
+				issetDate = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 5:
+			if fieldTypeId == thrift.LIST {
+				if err := p.ReadField5(ctx, iprot); err != nil {
+					return err
+				}
+				issetKeys = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetRootPem {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field RootPem is not set"))
+	}
+	if !issetRootSha256 {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field RootSha256 is not set"))
+	}
+	if !issetIssuer {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Issuer is not set"))
+	}
+	if !issetDate {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Date is not set"))
+	}
+	if !issetKeys {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Keys is not set"))
+	}
+	return nil
+}
+
+func (p *Approvals) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.RootPem = v
+	}
+	return nil
+}
+
+func (p *Approvals) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.RootSha256 = v
+	}
+	return nil
+}
+
+func (p *Approvals) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.Issuer = v
+	}
+	return nil
+}
+
+func (p *Approvals) ReadField4(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 4: ", err)
+	} else {
+		p.Date = v
+	}
+	return nil
+}
+
+func (p *Approvals) ReadField5(ctx context.Context, iprot thrift.TProtocol) error {
+	_, size, err := iprot.ReadListBegin(ctx)
+	if err != nil {
+		return thrift.PrependError("error reading list begin: ", err)
+	}
+	tSlice := make([]string, 0, size)
+	p.Keys = tSlice
+	for i := 0; i < size; i++ {
+		var _elem12 string
+		if v, err := iprot.ReadString(ctx); err != nil {
+			return thrift.PrependError("error reading field 0: ", err)
+		} else {
+			_elem12 = v
+		}
+		p.Keys = append(p.Keys, _elem12)
+	}
+	if err := iprot.ReadListEnd(ctx); err != nil {
+		return thrift.PrependError("error reading list end: ", err)
+	}
+	return nil
+}
+
+func (p *Approvals) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Approvals"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField4(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField5(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Approvals) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "rootPem", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:rootPem: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.RootPem)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.rootPem (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:rootPem: ", p), err)
+	}
+	return err
+}
+
+func (p *Approvals) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "rootSha256", thrift.STRING, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:rootSha256: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.RootSha256)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.rootSha256 (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:rootSha256: ", p), err)
+	}
+	return err
+}
+
+func (p *Approvals) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "issuer", thrift.STRING, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:issuer: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Issuer)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.issuer (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:issuer: ", p), err)
+	}
+	return err
+}
+
+func (p *Approvals) writeField4(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "date", thrift.I64, 4); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 4:date: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.Date)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.date (4) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 4:date: ", p), err)
+	}
+	return err
+}
+
+func (p *Approvals) writeField5(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "keys", thrift.LIST, 5); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 5:keys: ", p), err)
+	}
+	if err := oprot.WriteListBegin(ctx, thrift.STRING, len(p.Keys)); err != nil {
+		return thrift.PrependError("error writing list begin: ", err)
+	}
+	for _, v := range p.Keys {
+		if err := oprot.WriteString(ctx, string(v)); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T. (0) field write error: ", p), err)
+		}
+	}
+	if err := oprot.WriteListEnd(ctx); err != nil {
+		return thrift.PrependError("error writing list end: ", err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 5:keys: ", p), err)
+	}
+	return err
+}
+
+func (p *Approvals) Equals(other *Approvals) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.RootPem != other.RootPem {
+		return false
+	}
+	if p.RootSha256 != other.RootSha256 {
+		return false
+	}
+	if p.Issuer != other.Issuer {
+		return false
+	}
+	if p.Date != other.Date {
+		return false
+	}
+	if len(p.Keys) != len(other.Keys) {
+		return false
+	}
+	for i, _tgt := range p.Keys {
+		_src13 := other.Keys[i]
+		if _tgt != _src13 {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *Approvals) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Approvals(%+v)", *p)
+}
+
+// Attributes:
+//   - Address
+//   - Sockets
+//   - MaxSockets
+//   - SshSessions
+//   - TraceLevel
+//   - Started
+//   - Restarts
+//   - Accepted
+//   - Refused
+//   - Commands
+type Conductor struct {
+	Address     string `thrift:"address,1,required" db:"address" json:"address"`
+	Sockets     int32  `thrift:"sockets,2,required" db:"sockets" json:"sockets"`
+	MaxSockets  int32  `thrift:"maxSockets,3,required" db:"maxSockets" json:"maxSockets"`
+	SshSessions int32  `thrift:"sshSessions,4,required" db:"sshSessions" json:"sshSessions"`
+	TraceLevel  string `thrift:"traceLevel,5,required" db:"traceLevel" json:"traceLevel"`
+	Started     int64  `thrift:"started,6,required" db:"started" json:"started"`
+	Restarts    int32  `thrift:"restarts,7,required" db:"restarts" json:"restarts"`
+	Accepted    int64  `thrift:"accepted,8,required" db:"accepted" json:"accepted"`
+	Refused     int64  `thrift:"refused,9,required" db:"refused" json:"refused"`
+	Commands    int64  `thrift:"commands,10,required" db:"commands" json:"commands"`
+}
+
+func NewConductor() *Conductor {
+	return &Conductor{}
+}
+
+func (p *Conductor) GetAddress() string {
+	return p.Address
+}
+
+func (p *Conductor) GetSockets() int32 {
+	return p.Sockets
+}
+
+func (p *Conductor) GetMaxSockets() int32 {
+	return p.MaxSockets
+}
+
+func (p *Conductor) GetSshSessions() int32 {
+	return p.SshSessions
+}
+
+func (p *Conductor) GetTraceLevel() string {
+	return p.TraceLevel
+}
+
+func (p *Conductor) GetStarted() int64 {
+	return p.Started
+}
+
+func (p *Conductor) GetRestarts() int32 {
+	return p.Restarts
+}
+
+func (p *Conductor) GetAccepted() int64 {
+	return p.Accepted
+}
+
+func (p *Conductor) GetRefused() int64 {
+	return p.Refused
+}
+
+func (p *Conductor) GetCommands() int64 {
+	return p.Commands
+}
+func (p *Conductor) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetAddress bool = false
+	var issetSockets bool = false
+	var issetMaxSockets bool = false
+	var issetSshSessions bool = false
+	var issetTraceLevel bool = false
+	var issetStarted bool = false
+	var issetRestarts bool = false
+	var issetAccepted bool = false
+	var issetRefused bool = false
+	var issetCommands bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetAddress = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetSockets = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetMaxSockets = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 4:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField4(ctx, iprot); err != nil {
+					return err
+				}
+				issetSshSessions = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 5:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField5(ctx, iprot); err != nil {
+					return err
+				}
+				issetTraceLevel = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 6:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField6(ctx, iprot); err != nil {
+					return err
+				}
+				issetStarted = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 7:
+			if fieldTypeId == thrift.I32 {
+				if err := p.ReadField7(ctx, iprot); err != nil {
+					return err
+				}
+				issetRestarts = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 8:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField8(ctx, iprot); err != nil {
+					return err
+				}
+				issetAccepted = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 9:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField9(ctx, iprot); err != nil {
+					return err
+				}
+				issetRefused = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 10:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField10(ctx, iprot); err != nil {
+					return err
+				}
+				issetCommands = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetAddress {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Address is not set"))
+	}
+	if !issetSockets {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Sockets is not set"))
+	}
+	if !issetMaxSockets {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field MaxSockets is not set"))
+	}
+	if !issetSshSessions {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field SshSessions is not set"))
+	}
+	if !issetTraceLevel {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field TraceLevel is not set"))
+	}
+	if !issetStarted {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Started is not set"))
+	}
+	if !issetRestarts {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Restarts is not set"))
+	}
+	if !issetAccepted {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Accepted is not set"))
+	}
+	if !issetRefused {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Refused is not set"))
+	}
+	if !issetCommands {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Commands is not set"))
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Address = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Sockets = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.MaxSockets = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField4(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 4: ", err)
+	} else {
+		p.SshSessions = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField5(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 5: ", err)
+	} else {
+		p.TraceLevel = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField6(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 6: ", err)
+	} else {
+		p.Started = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField7(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI32(ctx); err != nil {
+		return thrift.PrependError("error reading field 7: ", err)
+	} else {
+		p.Restarts = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField8(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 8: ", err)
+	} else {
+		p.Accepted = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField9(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 9: ", err)
+	} else {
+		p.Refused = v
+	}
+	return nil
+}
+
+func (p *Conductor) ReadField10(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 10: ", err)
+	} else {
+		p.Commands = v
+	}
+	return nil
+}
+
+func (p *Conductor) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Conductor"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField4(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField5(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField6(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField7(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField8(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField9(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField10(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Conductor) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "address", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:address: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Address)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.address (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:address: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "sockets", thrift.I32, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:sockets: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.Sockets)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.sockets (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:sockets: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "maxSockets", thrift.I32, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:maxSockets: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.MaxSockets)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.maxSockets (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:maxSockets: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField4(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "sshSessions", thrift.I32, 4); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 4:sshSessions: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.SshSessions)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.sshSessions (4) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 4:sshSessions: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField5(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "traceLevel", thrift.STRING, 5); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 5:traceLevel: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.TraceLevel)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.traceLevel (5) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 5:traceLevel: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField6(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "started", thrift.I64, 6); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 6:started: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.Started)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.started (6) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 6:started: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField7(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "restarts", thrift.I32, 7); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 7:restarts: ", p), err)
+	}
+	if err := oprot.WriteI32(ctx, int32(p.Restarts)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.restarts (7) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 7:restarts: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField8(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "accepted", thrift.I64, 8); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 8:accepted: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.Accepted)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.accepted (8) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 8:accepted: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField9(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "refused", thrift.I64, 9); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 9:refused: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.Refused)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.refused (9) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 9:refused: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) writeField10(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "commands", thrift.I64, 10); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 10:commands: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.Commands)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.commands (10) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 10:commands: ", p), err)
+	}
+	return err
+}
+
+func (p *Conductor) Equals(other *Conductor) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.Address != other.Address {
+		return false
+	}
+	if p.Sockets != other.Sockets {
+		return false
+	}
+	if p.MaxSockets != other.MaxSockets {
+		return false
+	}
+	if p.SshSessions != other.SshSessions {
+		return false
+	}
+	if p.TraceLevel != other.TraceLevel {
+		return false
+	}
+	if p.Started != other.Started {
+		return false
+	}
+	if p.Restarts != other.Restarts {
+		return false
+	}
+	if p.Accepted != other.Accepted {
+		return false
+	}
+	if p.Refused != other.Refused {
+		return false
+	}
+	if p.Commands != other.Commands {
+		return false
+	}
+	return true
+}
+
+func (p *Conductor) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Conductor(%+v)", *p)
+}
+
+// Attributes:
 //   - Name
 //   - Description
 type Role struct {
@@ -6799,6 +7697,13 @@ type PrismAdmin interface {
 	// Parameters:
 	//  - Kmc
 	KmcDeleteSlot(ctx context.Context, kmc string) (_r int32, _err error)
+	KmcApprovals(ctx context.Context) (_r *Approvals, _err error)
+	// Parameters:
+	//  - RootPem
+	KmcPinRoot(ctx context.Context, rootPem string) (_r *Approvals, _err error)
+	// Parameters:
+	//  - Text
+	KmcUploadApprovals(ctx context.Context, text string) (_r *Approvals, _err error)
 	// Parameters:
 	//  - All
 	VkList(ctx context.Context, all bool) (_r []*VendingKey, _err error)
@@ -6815,10 +7720,16 @@ type PrismAdmin interface {
 	//  - Krn
 	VkDelete(ctx context.Context, sgc int32, krn int32) (_err error)
 	SmPublicKey(ctx context.Context) (_r string, _err error)
+	// Parameters:
+	//  - Name
+	//  - Tables
+	SmLoadTables(ctx context.Context, name string, tables string) (_r string, _err error)
 	SmStatus(ctx context.Context) (_r *Status, _err error)
 	// Parameters:
 	//  - Text
 	LicenseLoad(ctx context.Context, text string) (_r string, _err error)
+	ConductorShow(ctx context.Context) (_r *Conductor, _err error)
+	ConductorRestart(ctx context.Context) (_r *Conductor, _err error)
 	TokenEndpoint(ctx context.Context) (_r *TokenEndpoint, _err error)
 	TlsGenerate(ctx context.Context) (_r *TokenEndpoint, _err error)
 	// Parameters:
@@ -6887,61 +7798,61 @@ func (p *PrismAdminClient) SetLastResponseMeta_(meta thrift.ResponseMeta) {
 }
 
 func (p *PrismAdminClient) Status(ctx context.Context) (_r *Status, _err error) {
-	var _args12 PrismAdminStatusArgs
-	var _result14 PrismAdminStatusResult
-	var _meta13 thrift.ResponseMeta
-	_meta13, _err = p.Client_().Call(ctx, "status", &_args12, &_result14)
-	p.SetLastResponseMeta_(_meta13)
+	var _args14 PrismAdminStatusArgs
+	var _result16 PrismAdminStatusResult
+	var _meta15 thrift.ResponseMeta
+	_meta15, _err = p.Client_().Call(ctx, "status", &_args14, &_result16)
+	p.SetLastResponseMeta_(_meta15)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result14.F != nil:
-		return _r, _result14.F
+	case _result16.F != nil:
+		return _r, _result16.F
 	}
 
-	if _ret15 := _result14.GetSuccess(); _ret15 != nil {
-		return _ret15, nil
+	if _ret17 := _result16.GetSuccess(); _ret17 != nil {
+		return _ret17, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "status failed: unknown result")
 }
 
 func (p *PrismAdminClient) UserList(ctx context.Context) (_r []*User, _err error) {
-	var _args16 PrismAdminUserListArgs
-	var _result18 PrismAdminUserListResult
-	var _meta17 thrift.ResponseMeta
-	_meta17, _err = p.Client_().Call(ctx, "userList", &_args16, &_result18)
-	p.SetLastResponseMeta_(_meta17)
+	var _args18 PrismAdminUserListArgs
+	var _result20 PrismAdminUserListResult
+	var _meta19 thrift.ResponseMeta
+	_meta19, _err = p.Client_().Call(ctx, "userList", &_args18, &_result20)
+	p.SetLastResponseMeta_(_meta19)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result18.F != nil:
-		return _r, _result18.F
+	case _result20.F != nil:
+		return _r, _result20.F
 	}
 
-	return _result18.GetSuccess(), nil
+	return _result20.GetSuccess(), nil
 }
 
 // Parameters:
 //   - Username
 func (p *PrismAdminClient) UserShow(ctx context.Context, username string) (_r *User, _err error) {
-	var _args19 PrismAdminUserShowArgs
-	_args19.Username = username
-	var _result21 PrismAdminUserShowResult
-	var _meta20 thrift.ResponseMeta
-	_meta20, _err = p.Client_().Call(ctx, "userShow", &_args19, &_result21)
-	p.SetLastResponseMeta_(_meta20)
+	var _args21 PrismAdminUserShowArgs
+	_args21.Username = username
+	var _result23 PrismAdminUserShowResult
+	var _meta22 thrift.ResponseMeta
+	_meta22, _err = p.Client_().Call(ctx, "userShow", &_args21, &_result23)
+	p.SetLastResponseMeta_(_meta22)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result21.F != nil:
-		return _r, _result21.F
+	case _result23.F != nil:
+		return _r, _result23.F
 	}
 
-	if _ret22 := _result21.GetSuccess(); _ret22 != nil {
-		return _ret22, nil
+	if _ret24 := _result23.GetSuccess(); _ret24 != nil {
+		return _ret24, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "userShow failed: unknown result")
 }
@@ -6952,25 +7863,25 @@ func (p *PrismAdminClient) UserShow(ctx context.Context, username string) (_r *U
 //   - Password
 //   - AccountExpires
 func (p *PrismAdminClient) UserCreate(ctx context.Context, username string, roles []string, password string, accountExpires int64) (_r *User, _err error) {
-	var _args23 PrismAdminUserCreateArgs
-	_args23.Username = username
-	_args23.Roles = roles
-	_args23.Password = password
-	_args23.AccountExpires = accountExpires
-	var _result25 PrismAdminUserCreateResult
-	var _meta24 thrift.ResponseMeta
-	_meta24, _err = p.Client_().Call(ctx, "userCreate", &_args23, &_result25)
-	p.SetLastResponseMeta_(_meta24)
+	var _args25 PrismAdminUserCreateArgs
+	_args25.Username = username
+	_args25.Roles = roles
+	_args25.Password = password
+	_args25.AccountExpires = accountExpires
+	var _result27 PrismAdminUserCreateResult
+	var _meta26 thrift.ResponseMeta
+	_meta26, _err = p.Client_().Call(ctx, "userCreate", &_args25, &_result27)
+	p.SetLastResponseMeta_(_meta26)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result25.F != nil:
-		return _r, _result25.F
+	case _result27.F != nil:
+		return _r, _result27.F
 	}
 
-	if _ret26 := _result25.GetSuccess(); _ret26 != nil {
-		return _ret26, nil
+	if _ret28 := _result27.GetSuccess(); _ret28 != nil {
+		return _ret28, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "userCreate failed: unknown result")
 }
@@ -6979,23 +7890,23 @@ func (p *PrismAdminClient) UserCreate(ctx context.Context, username string, role
 //   - Username
 //   - Change
 func (p *PrismAdminClient) UserChange(ctx context.Context, username string, change *UserChange) (_r *User, _err error) {
-	var _args27 PrismAdminUserChangeArgs
-	_args27.Username = username
-	_args27.Change = change
-	var _result29 PrismAdminUserChangeResult
-	var _meta28 thrift.ResponseMeta
-	_meta28, _err = p.Client_().Call(ctx, "userChange", &_args27, &_result29)
-	p.SetLastResponseMeta_(_meta28)
+	var _args29 PrismAdminUserChangeArgs
+	_args29.Username = username
+	_args29.Change = change
+	var _result31 PrismAdminUserChangeResult
+	var _meta30 thrift.ResponseMeta
+	_meta30, _err = p.Client_().Call(ctx, "userChange", &_args29, &_result31)
+	p.SetLastResponseMeta_(_meta30)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result29.F != nil:
-		return _r, _result29.F
+	case _result31.F != nil:
+		return _r, _result31.F
 	}
 
-	if _ret30 := _result29.GetSuccess(); _ret30 != nil {
-		return _ret30, nil
+	if _ret32 := _result31.GetSuccess(); _ret32 != nil {
+		return _ret32, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "userChange failed: unknown result")
 }
@@ -7004,19 +7915,19 @@ func (p *PrismAdminClient) UserChange(ctx context.Context, username string, chan
 //   - Username
 //   - Password
 func (p *PrismAdminClient) UserSetPassword(ctx context.Context, username string, password string) (_err error) {
-	var _args31 PrismAdminUserSetPasswordArgs
-	_args31.Username = username
-	_args31.Password = password
-	var _result33 PrismAdminUserSetPasswordResult
-	var _meta32 thrift.ResponseMeta
-	_meta32, _err = p.Client_().Call(ctx, "userSetPassword", &_args31, &_result33)
-	p.SetLastResponseMeta_(_meta32)
+	var _args33 PrismAdminUserSetPasswordArgs
+	_args33.Username = username
+	_args33.Password = password
+	var _result35 PrismAdminUserSetPasswordResult
+	var _meta34 thrift.ResponseMeta
+	_meta34, _err = p.Client_().Call(ctx, "userSetPassword", &_args33, &_result35)
+	p.SetLastResponseMeta_(_meta34)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result33.F != nil:
-		return _result33.F
+	case _result35.F != nil:
+		return _result35.F
 	}
 
 	return nil
@@ -7025,18 +7936,18 @@ func (p *PrismAdminClient) UserSetPassword(ctx context.Context, username string,
 // Parameters:
 //   - Username
 func (p *PrismAdminClient) UserDelete(ctx context.Context, username string) (_err error) {
-	var _args34 PrismAdminUserDeleteArgs
-	_args34.Username = username
-	var _result36 PrismAdminUserDeleteResult
-	var _meta35 thrift.ResponseMeta
-	_meta35, _err = p.Client_().Call(ctx, "userDelete", &_args34, &_result36)
-	p.SetLastResponseMeta_(_meta35)
+	var _args36 PrismAdminUserDeleteArgs
+	_args36.Username = username
+	var _result38 PrismAdminUserDeleteResult
+	var _meta37 thrift.ResponseMeta
+	_meta37, _err = p.Client_().Call(ctx, "userDelete", &_args36, &_result38)
+	p.SetLastResponseMeta_(_meta37)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result36.F != nil:
-		return _result36.F
+	case _result38.F != nil:
+		return _result38.F
 	}
 
 	return nil
@@ -7045,44 +7956,44 @@ func (p *PrismAdminClient) UserDelete(ctx context.Context, username string) (_er
 // Parameters:
 //   - Prefix
 func (p *PrismAdminClient) PrefList(ctx context.Context, prefix string) (_r []*Preference, _err error) {
-	var _args37 PrismAdminPrefListArgs
-	_args37.Prefix = prefix
-	var _result39 PrismAdminPrefListResult
-	var _meta38 thrift.ResponseMeta
-	_meta38, _err = p.Client_().Call(ctx, "prefList", &_args37, &_result39)
-	p.SetLastResponseMeta_(_meta38)
+	var _args39 PrismAdminPrefListArgs
+	_args39.Prefix = prefix
+	var _result41 PrismAdminPrefListResult
+	var _meta40 thrift.ResponseMeta
+	_meta40, _err = p.Client_().Call(ctx, "prefList", &_args39, &_result41)
+	p.SetLastResponseMeta_(_meta40)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result39.F != nil:
-		return _r, _result39.F
+	case _result41.F != nil:
+		return _r, _result41.F
 	}
 
-	return _result39.GetSuccess(), nil
+	return _result41.GetSuccess(), nil
 }
 
 // Parameters:
 //   - Name
 //   - Value
 func (p *PrismAdminClient) PrefSet(ctx context.Context, name string, value string) (_r *Preference, _err error) {
-	var _args40 PrismAdminPrefSetArgs
-	_args40.Name = name
-	_args40.Value = value
-	var _result42 PrismAdminPrefSetResult
-	var _meta41 thrift.ResponseMeta
-	_meta41, _err = p.Client_().Call(ctx, "prefSet", &_args40, &_result42)
-	p.SetLastResponseMeta_(_meta41)
+	var _args42 PrismAdminPrefSetArgs
+	_args42.Name = name
+	_args42.Value = value
+	var _result44 PrismAdminPrefSetResult
+	var _meta43 thrift.ResponseMeta
+	_meta43, _err = p.Client_().Call(ctx, "prefSet", &_args42, &_result44)
+	p.SetLastResponseMeta_(_meta43)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result42.F != nil:
-		return _r, _result42.F
+	case _result44.F != nil:
+		return _r, _result44.F
 	}
 
-	if _ret43 := _result42.GetSuccess(); _ret43 != nil {
-		return _ret43, nil
+	if _ret45 := _result44.GetSuccess(); _ret45 != nil {
+		return _ret45, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "prefSet failed: unknown result")
 }
@@ -7090,102 +8001,102 @@ func (p *PrismAdminClient) PrefSet(ctx context.Context, name string, value strin
 // Parameters:
 //   - Text
 func (p *PrismAdminClient) KmcUploadKey(ctx context.Context, text string) (_r *KekSlot, _err error) {
-	var _args44 PrismAdminKmcUploadKeyArgs
-	_args44.Text = text
-	var _result46 PrismAdminKmcUploadKeyResult
-	var _meta45 thrift.ResponseMeta
-	_meta45, _err = p.Client_().Call(ctx, "kmcUploadKey", &_args44, &_result46)
-	p.SetLastResponseMeta_(_meta45)
+	var _args46 PrismAdminKmcUploadKeyArgs
+	_args46.Text = text
+	var _result48 PrismAdminKmcUploadKeyResult
+	var _meta47 thrift.ResponseMeta
+	_meta47, _err = p.Client_().Call(ctx, "kmcUploadKey", &_args46, &_result48)
+	p.SetLastResponseMeta_(_meta47)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result46.F != nil:
-		return _r, _result46.F
+	case _result48.F != nil:
+		return _r, _result48.F
 	}
 
-	if _ret47 := _result46.GetSuccess(); _ret47 != nil {
-		return _ret47, nil
+	if _ret49 := _result48.GetSuccess(); _ret49 != nil {
+		return _ret49, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "kmcUploadKey failed: unknown result")
 }
 
 func (p *PrismAdminClient) KmcList(ctx context.Context) (_r []*KekSlot, _err error) {
-	var _args48 PrismAdminKmcListArgs
-	var _result50 PrismAdminKmcListResult
-	var _meta49 thrift.ResponseMeta
-	_meta49, _err = p.Client_().Call(ctx, "kmcList", &_args48, &_result50)
-	p.SetLastResponseMeta_(_meta49)
+	var _args50 PrismAdminKmcListArgs
+	var _result52 PrismAdminKmcListResult
+	var _meta51 thrift.ResponseMeta
+	_meta51, _err = p.Client_().Call(ctx, "kmcList", &_args50, &_result52)
+	p.SetLastResponseMeta_(_meta51)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result50.F != nil:
-		return _r, _result50.F
+	case _result52.F != nil:
+		return _r, _result52.F
 	}
 
-	return _result50.GetSuccess(), nil
+	return _result52.GetSuccess(), nil
 }
 
 // Parameters:
 //   - Kmc
 func (p *PrismAdminClient) KmcGenerateRequest(ctx context.Context, kmc string) (_r string, _err error) {
-	var _args51 PrismAdminKmcGenerateRequestArgs
-	_args51.Kmc = kmc
-	var _result53 PrismAdminKmcGenerateRequestResult
-	var _meta52 thrift.ResponseMeta
-	_meta52, _err = p.Client_().Call(ctx, "kmcGenerateRequest", &_args51, &_result53)
-	p.SetLastResponseMeta_(_meta52)
+	var _args53 PrismAdminKmcGenerateRequestArgs
+	_args53.Kmc = kmc
+	var _result55 PrismAdminKmcGenerateRequestResult
+	var _meta54 thrift.ResponseMeta
+	_meta54, _err = p.Client_().Call(ctx, "kmcGenerateRequest", &_args53, &_result55)
+	p.SetLastResponseMeta_(_meta54)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result53.F != nil:
-		return _r, _result53.F
+	case _result55.F != nil:
+		return _r, _result55.F
 	}
 
-	return _result53.GetSuccess(), nil
+	return _result55.GetSuccess(), nil
 }
 
 // Parameters:
 //   - Kmc
 func (p *PrismAdminClient) KmcFetchRequest(ctx context.Context, kmc string) (_r string, _err error) {
-	var _args54 PrismAdminKmcFetchRequestArgs
-	_args54.Kmc = kmc
-	var _result56 PrismAdminKmcFetchRequestResult
-	var _meta55 thrift.ResponseMeta
-	_meta55, _err = p.Client_().Call(ctx, "kmcFetchRequest", &_args54, &_result56)
-	p.SetLastResponseMeta_(_meta55)
+	var _args56 PrismAdminKmcFetchRequestArgs
+	_args56.Kmc = kmc
+	var _result58 PrismAdminKmcFetchRequestResult
+	var _meta57 thrift.ResponseMeta
+	_meta57, _err = p.Client_().Call(ctx, "kmcFetchRequest", &_args56, &_result58)
+	p.SetLastResponseMeta_(_meta57)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result56.F != nil:
-		return _r, _result56.F
+	case _result58.F != nil:
+		return _r, _result58.F
 	}
 
-	return _result56.GetSuccess(), nil
+	return _result58.GetSuccess(), nil
 }
 
 // Parameters:
 //   - Text
 func (p *PrismAdminClient) KmcUploadKlf(ctx context.Context, text string) (_r *KekSlot, _err error) {
-	var _args57 PrismAdminKmcUploadKlfArgs
-	_args57.Text = text
-	var _result59 PrismAdminKmcUploadKlfResult
-	var _meta58 thrift.ResponseMeta
-	_meta58, _err = p.Client_().Call(ctx, "kmcUploadKlf", &_args57, &_result59)
-	p.SetLastResponseMeta_(_meta58)
+	var _args59 PrismAdminKmcUploadKlfArgs
+	_args59.Text = text
+	var _result61 PrismAdminKmcUploadKlfResult
+	var _meta60 thrift.ResponseMeta
+	_meta60, _err = p.Client_().Call(ctx, "kmcUploadKlf", &_args59, &_result61)
+	p.SetLastResponseMeta_(_meta60)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result59.F != nil:
-		return _r, _result59.F
+	case _result61.F != nil:
+		return _r, _result61.F
 	}
 
-	if _ret60 := _result59.GetSuccess(); _ret60 != nil {
-		return _ret60, nil
+	if _ret62 := _result61.GetSuccess(); _ret62 != nil {
+		return _ret62, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "kmcUploadKlf failed: unknown result")
 }
@@ -7194,23 +8105,23 @@ func (p *PrismAdminClient) KmcUploadKlf(ctx context.Context, text string) (_r *K
 //   - Kmc
 //   - Max
 func (p *PrismAdminClient) KmcLoad(ctx context.Context, kmc string, max int32) (_r *LoadProgress, _err error) {
-	var _args61 PrismAdminKmcLoadArgs
-	_args61.Kmc = kmc
-	_args61.Max = max
-	var _result63 PrismAdminKmcLoadResult
-	var _meta62 thrift.ResponseMeta
-	_meta62, _err = p.Client_().Call(ctx, "kmcLoad", &_args61, &_result63)
-	p.SetLastResponseMeta_(_meta62)
+	var _args63 PrismAdminKmcLoadArgs
+	_args63.Kmc = kmc
+	_args63.Max = max
+	var _result65 PrismAdminKmcLoadResult
+	var _meta64 thrift.ResponseMeta
+	_meta64, _err = p.Client_().Call(ctx, "kmcLoad", &_args63, &_result65)
+	p.SetLastResponseMeta_(_meta64)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result63.F != nil:
-		return _r, _result63.F
+	case _result65.F != nil:
+		return _r, _result65.F
 	}
 
-	if _ret64 := _result63.GetSuccess(); _ret64 != nil {
-		return _ret64, nil
+	if _ret66 := _result65.GetSuccess(); _ret66 != nil {
+		return _ret66, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "kmcLoad failed: unknown result")
 }
@@ -7218,22 +8129,22 @@ func (p *PrismAdminClient) KmcLoad(ctx context.Context, kmc string, max int32) (
 // Parameters:
 //   - Kmc
 func (p *PrismAdminClient) KmcEndSession(ctx context.Context, kmc string) (_r *KekSlot, _err error) {
-	var _args65 PrismAdminKmcEndSessionArgs
-	_args65.Kmc = kmc
-	var _result67 PrismAdminKmcEndSessionResult
-	var _meta66 thrift.ResponseMeta
-	_meta66, _err = p.Client_().Call(ctx, "kmcEndSession", &_args65, &_result67)
-	p.SetLastResponseMeta_(_meta66)
+	var _args67 PrismAdminKmcEndSessionArgs
+	_args67.Kmc = kmc
+	var _result69 PrismAdminKmcEndSessionResult
+	var _meta68 thrift.ResponseMeta
+	_meta68, _err = p.Client_().Call(ctx, "kmcEndSession", &_args67, &_result69)
+	p.SetLastResponseMeta_(_meta68)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result67.F != nil:
-		return _r, _result67.F
+	case _result69.F != nil:
+		return _r, _result69.F
 	}
 
-	if _ret68 := _result67.GetSuccess(); _ret68 != nil {
-		return _ret68, nil
+	if _ret70 := _result69.GetSuccess(); _ret70 != nil {
+		return _ret70, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "kmcEndSession failed: unknown result")
 }
@@ -7241,120 +8152,97 @@ func (p *PrismAdminClient) KmcEndSession(ctx context.Context, kmc string) (_r *K
 // Parameters:
 //   - Kmc
 func (p *PrismAdminClient) KmcDeleteSlot(ctx context.Context, kmc string) (_r int32, _err error) {
-	var _args69 PrismAdminKmcDeleteSlotArgs
-	_args69.Kmc = kmc
-	var _result71 PrismAdminKmcDeleteSlotResult
-	var _meta70 thrift.ResponseMeta
-	_meta70, _err = p.Client_().Call(ctx, "kmcDeleteSlot", &_args69, &_result71)
-	p.SetLastResponseMeta_(_meta70)
+	var _args71 PrismAdminKmcDeleteSlotArgs
+	_args71.Kmc = kmc
+	var _result73 PrismAdminKmcDeleteSlotResult
+	var _meta72 thrift.ResponseMeta
+	_meta72, _err = p.Client_().Call(ctx, "kmcDeleteSlot", &_args71, &_result73)
+	p.SetLastResponseMeta_(_meta72)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result71.F != nil:
-		return _r, _result71.F
+	case _result73.F != nil:
+		return _r, _result73.F
 	}
 
-	return _result71.GetSuccess(), nil
+	return _result73.GetSuccess(), nil
+}
+
+func (p *PrismAdminClient) KmcApprovals(ctx context.Context) (_r *Approvals, _err error) {
+	var _args74 PrismAdminKmcApprovalsArgs
+	var _result76 PrismAdminKmcApprovalsResult
+	var _meta75 thrift.ResponseMeta
+	_meta75, _err = p.Client_().Call(ctx, "kmcApprovals", &_args74, &_result76)
+	p.SetLastResponseMeta_(_meta75)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result76.F != nil:
+		return _r, _result76.F
+	}
+
+	if _ret77 := _result76.GetSuccess(); _ret77 != nil {
+		return _ret77, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "kmcApprovals failed: unknown result")
+}
+
+// Parameters:
+//   - RootPem
+func (p *PrismAdminClient) KmcPinRoot(ctx context.Context, rootPem string) (_r *Approvals, _err error) {
+	var _args78 PrismAdminKmcPinRootArgs
+	_args78.RootPem = rootPem
+	var _result80 PrismAdminKmcPinRootResult
+	var _meta79 thrift.ResponseMeta
+	_meta79, _err = p.Client_().Call(ctx, "kmcPinRoot", &_args78, &_result80)
+	p.SetLastResponseMeta_(_meta79)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result80.F != nil:
+		return _r, _result80.F
+	}
+
+	if _ret81 := _result80.GetSuccess(); _ret81 != nil {
+		return _ret81, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "kmcPinRoot failed: unknown result")
+}
+
+// Parameters:
+//   - Text
+func (p *PrismAdminClient) KmcUploadApprovals(ctx context.Context, text string) (_r *Approvals, _err error) {
+	var _args82 PrismAdminKmcUploadApprovalsArgs
+	_args82.Text = text
+	var _result84 PrismAdminKmcUploadApprovalsResult
+	var _meta83 thrift.ResponseMeta
+	_meta83, _err = p.Client_().Call(ctx, "kmcUploadApprovals", &_args82, &_result84)
+	p.SetLastResponseMeta_(_meta83)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result84.F != nil:
+		return _r, _result84.F
+	}
+
+	if _ret85 := _result84.GetSuccess(); _ret85 != nil {
+		return _ret85, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "kmcUploadApprovals failed: unknown result")
 }
 
 // Parameters:
 //   - All
 func (p *PrismAdminClient) VkList(ctx context.Context, all bool) (_r []*VendingKey, _err error) {
-	var _args72 PrismAdminVkListArgs
-	_args72.All = all
-	var _result74 PrismAdminVkListResult
-	var _meta73 thrift.ResponseMeta
-	_meta73, _err = p.Client_().Call(ctx, "vkList", &_args72, &_result74)
-	p.SetLastResponseMeta_(_meta73)
-	if _err != nil {
-		return
-	}
-	switch {
-	case _result74.F != nil:
-		return _r, _result74.F
-	}
-
-	return _result74.GetSuccess(), nil
-}
-
-// Parameters:
-//   - Sgc
-//   - Krn
-func (p *PrismAdminClient) VkShow(ctx context.Context, sgc int32, krn int32) (_r *VendingKey, _err error) {
-	var _args75 PrismAdminVkShowArgs
-	_args75.Sgc = sgc
-	_args75.Krn = krn
-	var _result77 PrismAdminVkShowResult
-	var _meta76 thrift.ResponseMeta
-	_meta76, _err = p.Client_().Call(ctx, "vkShow", &_args75, &_result77)
-	p.SetLastResponseMeta_(_meta76)
-	if _err != nil {
-		return
-	}
-	switch {
-	case _result77.F != nil:
-		return _r, _result77.F
-	}
-
-	if _ret78 := _result77.GetSuccess(); _ret78 != nil {
-		return _ret78, nil
-	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "vkShow failed: unknown result")
-}
-
-// Parameters:
-//   - Sgc
-//   - Krn
-func (p *PrismAdminClient) VkLoad(ctx context.Context, sgc int32, krn int32) (_r *VendingKey, _err error) {
-	var _args79 PrismAdminVkLoadArgs
-	_args79.Sgc = sgc
-	_args79.Krn = krn
-	var _result81 PrismAdminVkLoadResult
-	var _meta80 thrift.ResponseMeta
-	_meta80, _err = p.Client_().Call(ctx, "vkLoad", &_args79, &_result81)
-	p.SetLastResponseMeta_(_meta80)
-	if _err != nil {
-		return
-	}
-	switch {
-	case _result81.F != nil:
-		return _r, _result81.F
-	}
-
-	if _ret82 := _result81.GetSuccess(); _ret82 != nil {
-		return _ret82, nil
-	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "vkLoad failed: unknown result")
-}
-
-// Parameters:
-//   - Sgc
-//   - Krn
-func (p *PrismAdminClient) VkDelete(ctx context.Context, sgc int32, krn int32) (_err error) {
-	var _args83 PrismAdminVkDeleteArgs
-	_args83.Sgc = sgc
-	_args83.Krn = krn
-	var _result85 PrismAdminVkDeleteResult
-	var _meta84 thrift.ResponseMeta
-	_meta84, _err = p.Client_().Call(ctx, "vkDelete", &_args83, &_result85)
-	p.SetLastResponseMeta_(_meta84)
-	if _err != nil {
-		return
-	}
-	switch {
-	case _result85.F != nil:
-		return _result85.F
-	}
-
-	return nil
-}
-
-func (p *PrismAdminClient) SmPublicKey(ctx context.Context) (_r string, _err error) {
-	var _args86 PrismAdminSmPublicKeyArgs
-	var _result88 PrismAdminSmPublicKeyResult
+	var _args86 PrismAdminVkListArgs
+	_args86.All = all
+	var _result88 PrismAdminVkListResult
 	var _meta87 thrift.ResponseMeta
-	_meta87, _err = p.Client_().Call(ctx, "smPublicKey", &_args86, &_result88)
+	_meta87, _err = p.Client_().Call(ctx, "vkList", &_args86, &_result88)
 	p.SetLastResponseMeta_(_meta87)
 	if _err != nil {
 		return
@@ -7367,11 +8255,16 @@ func (p *PrismAdminClient) SmPublicKey(ctx context.Context) (_r string, _err err
 	return _result88.GetSuccess(), nil
 }
 
-func (p *PrismAdminClient) SmStatus(ctx context.Context) (_r *Status, _err error) {
-	var _args89 PrismAdminSmStatusArgs
-	var _result91 PrismAdminSmStatusResult
+// Parameters:
+//   - Sgc
+//   - Krn
+func (p *PrismAdminClient) VkShow(ctx context.Context, sgc int32, krn int32) (_r *VendingKey, _err error) {
+	var _args89 PrismAdminVkShowArgs
+	_args89.Sgc = sgc
+	_args89.Krn = krn
+	var _result91 PrismAdminVkShowResult
 	var _meta90 thrift.ResponseMeta
-	_meta90, _err = p.Client_().Call(ctx, "smStatus", &_args89, &_result91)
+	_meta90, _err = p.Client_().Call(ctx, "vkShow", &_args89, &_result91)
 	p.SetLastResponseMeta_(_meta90)
 	if _err != nil {
 		return
@@ -7384,17 +8277,19 @@ func (p *PrismAdminClient) SmStatus(ctx context.Context) (_r *Status, _err error
 	if _ret92 := _result91.GetSuccess(); _ret92 != nil {
 		return _ret92, nil
 	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "smStatus failed: unknown result")
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "vkShow failed: unknown result")
 }
 
 // Parameters:
-//   - Text
-func (p *PrismAdminClient) LicenseLoad(ctx context.Context, text string) (_r string, _err error) {
-	var _args93 PrismAdminLicenseLoadArgs
-	_args93.Text = text
-	var _result95 PrismAdminLicenseLoadResult
+//   - Sgc
+//   - Krn
+func (p *PrismAdminClient) VkLoad(ctx context.Context, sgc int32, krn int32) (_r *VendingKey, _err error) {
+	var _args93 PrismAdminVkLoadArgs
+	_args93.Sgc = sgc
+	_args93.Krn = krn
+	var _result95 PrismAdminVkLoadResult
 	var _meta94 thrift.ResponseMeta
-	_meta94, _err = p.Client_().Call(ctx, "licenseLoad", &_args93, &_result95)
+	_meta94, _err = p.Client_().Call(ctx, "vkLoad", &_args93, &_result95)
 	p.SetLastResponseMeta_(_meta94)
 	if _err != nil {
 		return
@@ -7404,34 +8299,39 @@ func (p *PrismAdminClient) LicenseLoad(ctx context.Context, text string) (_r str
 		return _r, _result95.F
 	}
 
-	return _result95.GetSuccess(), nil
+	if _ret96 := _result95.GetSuccess(); _ret96 != nil {
+		return _ret96, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "vkLoad failed: unknown result")
 }
 
-func (p *PrismAdminClient) TokenEndpoint(ctx context.Context) (_r *TokenEndpoint, _err error) {
-	var _args96 PrismAdminTokenEndpointArgs
-	var _result98 PrismAdminTokenEndpointResult
-	var _meta97 thrift.ResponseMeta
-	_meta97, _err = p.Client_().Call(ctx, "tokenEndpoint", &_args96, &_result98)
-	p.SetLastResponseMeta_(_meta97)
+// Parameters:
+//   - Sgc
+//   - Krn
+func (p *PrismAdminClient) VkDelete(ctx context.Context, sgc int32, krn int32) (_err error) {
+	var _args97 PrismAdminVkDeleteArgs
+	_args97.Sgc = sgc
+	_args97.Krn = krn
+	var _result99 PrismAdminVkDeleteResult
+	var _meta98 thrift.ResponseMeta
+	_meta98, _err = p.Client_().Call(ctx, "vkDelete", &_args97, &_result99)
+	p.SetLastResponseMeta_(_meta98)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result98.F != nil:
-		return _r, _result98.F
+	case _result99.F != nil:
+		return _result99.F
 	}
 
-	if _ret99 := _result98.GetSuccess(); _ret99 != nil {
-		return _ret99, nil
-	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenEndpoint failed: unknown result")
+	return nil
 }
 
-func (p *PrismAdminClient) TlsGenerate(ctx context.Context) (_r *TokenEndpoint, _err error) {
-	var _args100 PrismAdminTlsGenerateArgs
-	var _result102 PrismAdminTlsGenerateResult
+func (p *PrismAdminClient) SmPublicKey(ctx context.Context) (_r string, _err error) {
+	var _args100 PrismAdminSmPublicKeyArgs
+	var _result102 PrismAdminSmPublicKeyResult
 	var _meta101 thrift.ResponseMeta
-	_meta101, _err = p.Client_().Call(ctx, "tlsGenerate", &_args100, &_result102)
+	_meta101, _err = p.Client_().Call(ctx, "smPublicKey", &_args100, &_result102)
 	p.SetLastResponseMeta_(_meta101)
 	if _err != nil {
 		return
@@ -7441,106 +8341,96 @@ func (p *PrismAdminClient) TlsGenerate(ctx context.Context) (_r *TokenEndpoint, 
 		return _r, _result102.F
 	}
 
-	if _ret103 := _result102.GetSuccess(); _ret103 != nil {
-		return _ret103, nil
-	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsGenerate failed: unknown result")
+	return _result102.GetSuccess(), nil
 }
 
 // Parameters:
-//   - ChainPem
-//   - KeyPem
-func (p *PrismAdminClient) TlsImport(ctx context.Context, chainPem string, keyPem string) (_r *TokenEndpoint, _err error) {
-	var _args104 PrismAdminTlsImportArgs
-	_args104.ChainPem = chainPem
-	_args104.KeyPem = keyPem
-	var _result106 PrismAdminTlsImportResult
-	var _meta105 thrift.ResponseMeta
-	_meta105, _err = p.Client_().Call(ctx, "tlsImport", &_args104, &_result106)
-	p.SetLastResponseMeta_(_meta105)
+//   - Name
+//   - Tables
+func (p *PrismAdminClient) SmLoadTables(ctx context.Context, name string, tables string) (_r string, _err error) {
+	var _args103 PrismAdminSmLoadTablesArgs
+	_args103.Name = name
+	_args103.Tables = tables
+	var _result105 PrismAdminSmLoadTablesResult
+	var _meta104 thrift.ResponseMeta
+	_meta104, _err = p.Client_().Call(ctx, "smLoadTables", &_args103, &_result105)
+	p.SetLastResponseMeta_(_meta104)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result106.F != nil:
-		return _r, _result106.F
+	case _result105.F != nil:
+		return _r, _result105.F
 	}
 
-	if _ret107 := _result106.GetSuccess(); _ret107 != nil {
-		return _ret107, nil
-	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsImport failed: unknown result")
+	return _result105.GetSuccess(), nil
 }
 
-func (p *PrismAdminClient) RoleList(ctx context.Context) (_r []*Role, _err error) {
-	var _args108 PrismAdminRoleListArgs
-	var _result110 PrismAdminRoleListResult
-	var _meta109 thrift.ResponseMeta
-	_meta109, _err = p.Client_().Call(ctx, "roleList", &_args108, &_result110)
-	p.SetLastResponseMeta_(_meta109)
+func (p *PrismAdminClient) SmStatus(ctx context.Context) (_r *Status, _err error) {
+	var _args106 PrismAdminSmStatusArgs
+	var _result108 PrismAdminSmStatusResult
+	var _meta107 thrift.ResponseMeta
+	_meta107, _err = p.Client_().Call(ctx, "smStatus", &_args106, &_result108)
+	p.SetLastResponseMeta_(_meta107)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result110.F != nil:
-		return _r, _result110.F
+	case _result108.F != nil:
+		return _r, _result108.F
 	}
 
-	return _result110.GetSuccess(), nil
+	if _ret109 := _result108.GetSuccess(); _ret109 != nil {
+		return _ret109, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "smStatus failed: unknown result")
 }
 
 // Parameters:
-//   - Request
-func (p *PrismAdminClient) TokenCredit(ctx context.Context, request *TokenRequest) (_r []*Token, _err error) {
-	var _args111 PrismAdminTokenCreditArgs
-	_args111.Request = request
-	var _result113 PrismAdminTokenCreditResult
-	var _meta112 thrift.ResponseMeta
-	_meta112, _err = p.Client_().Call(ctx, "tokenCredit", &_args111, &_result113)
-	p.SetLastResponseMeta_(_meta112)
+//   - Text
+func (p *PrismAdminClient) LicenseLoad(ctx context.Context, text string) (_r string, _err error) {
+	var _args110 PrismAdminLicenseLoadArgs
+	_args110.Text = text
+	var _result112 PrismAdminLicenseLoadResult
+	var _meta111 thrift.ResponseMeta
+	_meta111, _err = p.Client_().Call(ctx, "licenseLoad", &_args110, &_result112)
+	p.SetLastResponseMeta_(_meta111)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result113.F != nil:
-		return _r, _result113.F
+	case _result112.F != nil:
+		return _r, _result112.F
 	}
 
-	return _result113.GetSuccess(), nil
+	return _result112.GetSuccess(), nil
 }
 
-// Parameters:
-//   - Request
-func (p *PrismAdminClient) TokenManagement(ctx context.Context, request *TokenRequest) (_r []*Token, _err error) {
-	var _args114 PrismAdminTokenManagementArgs
-	_args114.Request = request
-	var _result116 PrismAdminTokenManagementResult
-	var _meta115 thrift.ResponseMeta
-	_meta115, _err = p.Client_().Call(ctx, "tokenManagement", &_args114, &_result116)
-	p.SetLastResponseMeta_(_meta115)
+func (p *PrismAdminClient) ConductorShow(ctx context.Context) (_r *Conductor, _err error) {
+	var _args113 PrismAdminConductorShowArgs
+	var _result115 PrismAdminConductorShowResult
+	var _meta114 thrift.ResponseMeta
+	_meta114, _err = p.Client_().Call(ctx, "conductorShow", &_args113, &_result115)
+	p.SetLastResponseMeta_(_meta114)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result116.F != nil:
-		return _r, _result116.F
+	case _result115.F != nil:
+		return _r, _result115.F
 	}
 
-	return _result116.GetSuccess(), nil
+	if _ret116 := _result115.GetSuccess(); _ret116 != nil {
+		return _ret116, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "conductorShow failed: unknown result")
 }
 
-// Parameters:
-//   - MessageId
-//   - Meter
-//   - To
-func (p *PrismAdminClient) TokenKeyChange(ctx context.Context, messageId string, meter *Meter, to *Amendment) (_r []*Token, _err error) {
-	var _args117 PrismAdminTokenKeyChangeArgs
-	_args117.MessageId = messageId
-	_args117.Meter = meter
-	_args117.To = to
-	var _result119 PrismAdminTokenKeyChangeResult
+func (p *PrismAdminClient) ConductorRestart(ctx context.Context) (_r *Conductor, _err error) {
+	var _args117 PrismAdminConductorRestartArgs
+	var _result119 PrismAdminConductorRestartResult
 	var _meta118 thrift.ResponseMeta
-	_meta118, _err = p.Client_().Call(ctx, "tokenKeyChange", &_args117, &_result119)
+	_meta118, _err = p.Client_().Call(ctx, "conductorRestart", &_args117, &_result119)
 	p.SetLastResponseMeta_(_meta118)
 	if _err != nil {
 		return
@@ -7550,7 +8440,156 @@ func (p *PrismAdminClient) TokenKeyChange(ctx context.Context, messageId string,
 		return _r, _result119.F
 	}
 
-	return _result119.GetSuccess(), nil
+	if _ret120 := _result119.GetSuccess(); _ret120 != nil {
+		return _ret120, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "conductorRestart failed: unknown result")
+}
+
+func (p *PrismAdminClient) TokenEndpoint(ctx context.Context) (_r *TokenEndpoint, _err error) {
+	var _args121 PrismAdminTokenEndpointArgs
+	var _result123 PrismAdminTokenEndpointResult
+	var _meta122 thrift.ResponseMeta
+	_meta122, _err = p.Client_().Call(ctx, "tokenEndpoint", &_args121, &_result123)
+	p.SetLastResponseMeta_(_meta122)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result123.F != nil:
+		return _r, _result123.F
+	}
+
+	if _ret124 := _result123.GetSuccess(); _ret124 != nil {
+		return _ret124, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenEndpoint failed: unknown result")
+}
+
+func (p *PrismAdminClient) TlsGenerate(ctx context.Context) (_r *TokenEndpoint, _err error) {
+	var _args125 PrismAdminTlsGenerateArgs
+	var _result127 PrismAdminTlsGenerateResult
+	var _meta126 thrift.ResponseMeta
+	_meta126, _err = p.Client_().Call(ctx, "tlsGenerate", &_args125, &_result127)
+	p.SetLastResponseMeta_(_meta126)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result127.F != nil:
+		return _r, _result127.F
+	}
+
+	if _ret128 := _result127.GetSuccess(); _ret128 != nil {
+		return _ret128, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsGenerate failed: unknown result")
+}
+
+// Parameters:
+//   - ChainPem
+//   - KeyPem
+func (p *PrismAdminClient) TlsImport(ctx context.Context, chainPem string, keyPem string) (_r *TokenEndpoint, _err error) {
+	var _args129 PrismAdminTlsImportArgs
+	_args129.ChainPem = chainPem
+	_args129.KeyPem = keyPem
+	var _result131 PrismAdminTlsImportResult
+	var _meta130 thrift.ResponseMeta
+	_meta130, _err = p.Client_().Call(ctx, "tlsImport", &_args129, &_result131)
+	p.SetLastResponseMeta_(_meta130)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result131.F != nil:
+		return _r, _result131.F
+	}
+
+	if _ret132 := _result131.GetSuccess(); _ret132 != nil {
+		return _ret132, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsImport failed: unknown result")
+}
+
+func (p *PrismAdminClient) RoleList(ctx context.Context) (_r []*Role, _err error) {
+	var _args133 PrismAdminRoleListArgs
+	var _result135 PrismAdminRoleListResult
+	var _meta134 thrift.ResponseMeta
+	_meta134, _err = p.Client_().Call(ctx, "roleList", &_args133, &_result135)
+	p.SetLastResponseMeta_(_meta134)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result135.F != nil:
+		return _r, _result135.F
+	}
+
+	return _result135.GetSuccess(), nil
+}
+
+// Parameters:
+//   - Request
+func (p *PrismAdminClient) TokenCredit(ctx context.Context, request *TokenRequest) (_r []*Token, _err error) {
+	var _args136 PrismAdminTokenCreditArgs
+	_args136.Request = request
+	var _result138 PrismAdminTokenCreditResult
+	var _meta137 thrift.ResponseMeta
+	_meta137, _err = p.Client_().Call(ctx, "tokenCredit", &_args136, &_result138)
+	p.SetLastResponseMeta_(_meta137)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result138.F != nil:
+		return _r, _result138.F
+	}
+
+	return _result138.GetSuccess(), nil
+}
+
+// Parameters:
+//   - Request
+func (p *PrismAdminClient) TokenManagement(ctx context.Context, request *TokenRequest) (_r []*Token, _err error) {
+	var _args139 PrismAdminTokenManagementArgs
+	_args139.Request = request
+	var _result141 PrismAdminTokenManagementResult
+	var _meta140 thrift.ResponseMeta
+	_meta140, _err = p.Client_().Call(ctx, "tokenManagement", &_args139, &_result141)
+	p.SetLastResponseMeta_(_meta140)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result141.F != nil:
+		return _r, _result141.F
+	}
+
+	return _result141.GetSuccess(), nil
+}
+
+// Parameters:
+//   - MessageId
+//   - Meter
+//   - To
+func (p *PrismAdminClient) TokenKeyChange(ctx context.Context, messageId string, meter *Meter, to *Amendment) (_r []*Token, _err error) {
+	var _args142 PrismAdminTokenKeyChangeArgs
+	_args142.MessageId = messageId
+	_args142.Meter = meter
+	_args142.To = to
+	var _result144 PrismAdminTokenKeyChangeResult
+	var _meta143 thrift.ResponseMeta
+	_meta143, _err = p.Client_().Call(ctx, "tokenKeyChange", &_args142, &_result144)
+	p.SetLastResponseMeta_(_meta143)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result144.F != nil:
+		return _r, _result144.F
+	}
+
+	return _result144.GetSuccess(), nil
 }
 
 // Parameters:
@@ -7558,24 +8597,24 @@ func (p *PrismAdminClient) TokenKeyChange(ctx context.Context, messageId string,
 //   - Control
 //   - Mfrcode
 func (p *PrismAdminClient) TokenMeterTest(ctx context.Context, subclass int16, control int64, mfrcode int16) (_r *MeterTest, _err error) {
-	var _args120 PrismAdminTokenMeterTestArgs
-	_args120.Subclass = subclass
-	_args120.Control = control
-	_args120.Mfrcode = mfrcode
-	var _result122 PrismAdminTokenMeterTestResult
-	var _meta121 thrift.ResponseMeta
-	_meta121, _err = p.Client_().Call(ctx, "tokenMeterTest", &_args120, &_result122)
-	p.SetLastResponseMeta_(_meta121)
+	var _args145 PrismAdminTokenMeterTestArgs
+	_args145.Subclass = subclass
+	_args145.Control = control
+	_args145.Mfrcode = mfrcode
+	var _result147 PrismAdminTokenMeterTestResult
+	var _meta146 thrift.ResponseMeta
+	_meta146, _err = p.Client_().Call(ctx, "tokenMeterTest", &_args145, &_result147)
+	p.SetLastResponseMeta_(_meta146)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result122.F != nil:
-		return _r, _result122.F
+	case _result147.F != nil:
+		return _r, _result147.F
 	}
 
-	if _ret123 := _result122.GetSuccess(); _ret123 != nil {
-		return _ret123, nil
+	if _ret148 := _result147.GetSuccess(); _ret148 != nil {
+		return _ret148, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenMeterTest failed: unknown result")
 }
@@ -7584,23 +8623,23 @@ func (p *PrismAdminClient) TokenMeterTest(ctx context.Context, subclass int16, c
 //   - Meter
 //   - TokenDec
 func (p *PrismAdminClient) TokenVerify(ctx context.Context, meter *Meter, tokenDec string) (_r *Verification, _err error) {
-	var _args124 PrismAdminTokenVerifyArgs
-	_args124.Meter = meter
-	_args124.TokenDec = tokenDec
-	var _result126 PrismAdminTokenVerifyResult
-	var _meta125 thrift.ResponseMeta
-	_meta125, _err = p.Client_().Call(ctx, "tokenVerify", &_args124, &_result126)
-	p.SetLastResponseMeta_(_meta125)
+	var _args149 PrismAdminTokenVerifyArgs
+	_args149.Meter = meter
+	_args149.TokenDec = tokenDec
+	var _result151 PrismAdminTokenVerifyResult
+	var _meta150 thrift.ResponseMeta
+	_meta150, _err = p.Client_().Call(ctx, "tokenVerify", &_args149, &_result151)
+	p.SetLastResponseMeta_(_meta150)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result126.F != nil:
-		return _r, _result126.F
+	case _result151.F != nil:
+		return _r, _result151.F
 	}
 
-	if _ret127 := _result126.GetSuccess(); _ret127 != nil {
-		return _ret127, nil
+	if _ret152 := _result151.GetSuccess(); _ret152 != nil {
+		return _ret152, nil
 	}
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenVerify failed: unknown result")
 }
@@ -7608,21 +8647,21 @@ func (p *PrismAdminClient) TokenVerify(ctx context.Context, meter *Meter, tokenD
 // Parameters:
 //   - MessageId
 func (p *PrismAdminClient) TokenFetch(ctx context.Context, messageId string) (_r []*Token, _err error) {
-	var _args128 PrismAdminTokenFetchArgs
-	_args128.MessageId = messageId
-	var _result130 PrismAdminTokenFetchResult
-	var _meta129 thrift.ResponseMeta
-	_meta129, _err = p.Client_().Call(ctx, "tokenFetch", &_args128, &_result130)
-	p.SetLastResponseMeta_(_meta129)
+	var _args153 PrismAdminTokenFetchArgs
+	_args153.MessageId = messageId
+	var _result155 PrismAdminTokenFetchResult
+	var _meta154 thrift.ResponseMeta
+	_meta154, _err = p.Client_().Call(ctx, "tokenFetch", &_args153, &_result155)
+	p.SetLastResponseMeta_(_meta154)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result130.F != nil:
-		return _r, _result130.F
+	case _result155.F != nil:
+		return _r, _result155.F
 	}
 
-	return _result130.GetSuccess(), nil
+	return _result155.GetSuccess(), nil
 }
 
 type PrismAdminProcessor struct {
@@ -7645,42 +8684,48 @@ func (p *PrismAdminProcessor) ProcessorMap() map[string]thrift.TProcessorFunctio
 
 func NewPrismAdminProcessor(handler PrismAdmin) *PrismAdminProcessor {
 
-	self131 := &PrismAdminProcessor{handler: handler, processorMap: make(map[string]thrift.TProcessorFunction)}
-	self131.processorMap["status"] = &prismAdminProcessorStatus{handler: handler}
-	self131.processorMap["userList"] = &prismAdminProcessorUserList{handler: handler}
-	self131.processorMap["userShow"] = &prismAdminProcessorUserShow{handler: handler}
-	self131.processorMap["userCreate"] = &prismAdminProcessorUserCreate{handler: handler}
-	self131.processorMap["userChange"] = &prismAdminProcessorUserChange{handler: handler}
-	self131.processorMap["userSetPassword"] = &prismAdminProcessorUserSetPassword{handler: handler}
-	self131.processorMap["userDelete"] = &prismAdminProcessorUserDelete{handler: handler}
-	self131.processorMap["prefList"] = &prismAdminProcessorPrefList{handler: handler}
-	self131.processorMap["prefSet"] = &prismAdminProcessorPrefSet{handler: handler}
-	self131.processorMap["kmcUploadKey"] = &prismAdminProcessorKmcUploadKey{handler: handler}
-	self131.processorMap["kmcList"] = &prismAdminProcessorKmcList{handler: handler}
-	self131.processorMap["kmcGenerateRequest"] = &prismAdminProcessorKmcGenerateRequest{handler: handler}
-	self131.processorMap["kmcFetchRequest"] = &prismAdminProcessorKmcFetchRequest{handler: handler}
-	self131.processorMap["kmcUploadKlf"] = &prismAdminProcessorKmcUploadKlf{handler: handler}
-	self131.processorMap["kmcLoad"] = &prismAdminProcessorKmcLoad{handler: handler}
-	self131.processorMap["kmcEndSession"] = &prismAdminProcessorKmcEndSession{handler: handler}
-	self131.processorMap["kmcDeleteSlot"] = &prismAdminProcessorKmcDeleteSlot{handler: handler}
-	self131.processorMap["vkList"] = &prismAdminProcessorVkList{handler: handler}
-	self131.processorMap["vkShow"] = &prismAdminProcessorVkShow{handler: handler}
-	self131.processorMap["vkLoad"] = &prismAdminProcessorVkLoad{handler: handler}
-	self131.processorMap["vkDelete"] = &prismAdminProcessorVkDelete{handler: handler}
-	self131.processorMap["smPublicKey"] = &prismAdminProcessorSmPublicKey{handler: handler}
-	self131.processorMap["smStatus"] = &prismAdminProcessorSmStatus{handler: handler}
-	self131.processorMap["licenseLoad"] = &prismAdminProcessorLicenseLoad{handler: handler}
-	self131.processorMap["tokenEndpoint"] = &prismAdminProcessorTokenEndpoint{handler: handler}
-	self131.processorMap["tlsGenerate"] = &prismAdminProcessorTlsGenerate{handler: handler}
-	self131.processorMap["tlsImport"] = &prismAdminProcessorTlsImport{handler: handler}
-	self131.processorMap["roleList"] = &prismAdminProcessorRoleList{handler: handler}
-	self131.processorMap["tokenCredit"] = &prismAdminProcessorTokenCredit{handler: handler}
-	self131.processorMap["tokenManagement"] = &prismAdminProcessorTokenManagement{handler: handler}
-	self131.processorMap["tokenKeyChange"] = &prismAdminProcessorTokenKeyChange{handler: handler}
-	self131.processorMap["tokenMeterTest"] = &prismAdminProcessorTokenMeterTest{handler: handler}
-	self131.processorMap["tokenVerify"] = &prismAdminProcessorTokenVerify{handler: handler}
-	self131.processorMap["tokenFetch"] = &prismAdminProcessorTokenFetch{handler: handler}
-	return self131
+	self156 := &PrismAdminProcessor{handler: handler, processorMap: make(map[string]thrift.TProcessorFunction)}
+	self156.processorMap["status"] = &prismAdminProcessorStatus{handler: handler}
+	self156.processorMap["userList"] = &prismAdminProcessorUserList{handler: handler}
+	self156.processorMap["userShow"] = &prismAdminProcessorUserShow{handler: handler}
+	self156.processorMap["userCreate"] = &prismAdminProcessorUserCreate{handler: handler}
+	self156.processorMap["userChange"] = &prismAdminProcessorUserChange{handler: handler}
+	self156.processorMap["userSetPassword"] = &prismAdminProcessorUserSetPassword{handler: handler}
+	self156.processorMap["userDelete"] = &prismAdminProcessorUserDelete{handler: handler}
+	self156.processorMap["prefList"] = &prismAdminProcessorPrefList{handler: handler}
+	self156.processorMap["prefSet"] = &prismAdminProcessorPrefSet{handler: handler}
+	self156.processorMap["kmcUploadKey"] = &prismAdminProcessorKmcUploadKey{handler: handler}
+	self156.processorMap["kmcList"] = &prismAdminProcessorKmcList{handler: handler}
+	self156.processorMap["kmcGenerateRequest"] = &prismAdminProcessorKmcGenerateRequest{handler: handler}
+	self156.processorMap["kmcFetchRequest"] = &prismAdminProcessorKmcFetchRequest{handler: handler}
+	self156.processorMap["kmcUploadKlf"] = &prismAdminProcessorKmcUploadKlf{handler: handler}
+	self156.processorMap["kmcLoad"] = &prismAdminProcessorKmcLoad{handler: handler}
+	self156.processorMap["kmcEndSession"] = &prismAdminProcessorKmcEndSession{handler: handler}
+	self156.processorMap["kmcDeleteSlot"] = &prismAdminProcessorKmcDeleteSlot{handler: handler}
+	self156.processorMap["kmcApprovals"] = &prismAdminProcessorKmcApprovals{handler: handler}
+	self156.processorMap["kmcPinRoot"] = &prismAdminProcessorKmcPinRoot{handler: handler}
+	self156.processorMap["kmcUploadApprovals"] = &prismAdminProcessorKmcUploadApprovals{handler: handler}
+	self156.processorMap["vkList"] = &prismAdminProcessorVkList{handler: handler}
+	self156.processorMap["vkShow"] = &prismAdminProcessorVkShow{handler: handler}
+	self156.processorMap["vkLoad"] = &prismAdminProcessorVkLoad{handler: handler}
+	self156.processorMap["vkDelete"] = &prismAdminProcessorVkDelete{handler: handler}
+	self156.processorMap["smPublicKey"] = &prismAdminProcessorSmPublicKey{handler: handler}
+	self156.processorMap["smLoadTables"] = &prismAdminProcessorSmLoadTables{handler: handler}
+	self156.processorMap["smStatus"] = &prismAdminProcessorSmStatus{handler: handler}
+	self156.processorMap["licenseLoad"] = &prismAdminProcessorLicenseLoad{handler: handler}
+	self156.processorMap["conductorShow"] = &prismAdminProcessorConductorShow{handler: handler}
+	self156.processorMap["conductorRestart"] = &prismAdminProcessorConductorRestart{handler: handler}
+	self156.processorMap["tokenEndpoint"] = &prismAdminProcessorTokenEndpoint{handler: handler}
+	self156.processorMap["tlsGenerate"] = &prismAdminProcessorTlsGenerate{handler: handler}
+	self156.processorMap["tlsImport"] = &prismAdminProcessorTlsImport{handler: handler}
+	self156.processorMap["roleList"] = &prismAdminProcessorRoleList{handler: handler}
+	self156.processorMap["tokenCredit"] = &prismAdminProcessorTokenCredit{handler: handler}
+	self156.processorMap["tokenManagement"] = &prismAdminProcessorTokenManagement{handler: handler}
+	self156.processorMap["tokenKeyChange"] = &prismAdminProcessorTokenKeyChange{handler: handler}
+	self156.processorMap["tokenMeterTest"] = &prismAdminProcessorTokenMeterTest{handler: handler}
+	self156.processorMap["tokenVerify"] = &prismAdminProcessorTokenVerify{handler: handler}
+	self156.processorMap["tokenFetch"] = &prismAdminProcessorTokenFetch{handler: handler}
+	return self156
 }
 
 func (p *PrismAdminProcessor) Process(ctx context.Context, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
@@ -7693,12 +8738,12 @@ func (p *PrismAdminProcessor) Process(ctx context.Context, iprot, oprot thrift.T
 	}
 	iprot.Skip(ctx, thrift.STRUCT)
 	iprot.ReadMessageEnd(ctx)
-	x132 := thrift.NewTApplicationException(thrift.UNKNOWN_METHOD, "Unknown function "+name)
+	x157 := thrift.NewTApplicationException(thrift.UNKNOWN_METHOD, "Unknown function "+name)
 	oprot.WriteMessageBegin(ctx, name, thrift.EXCEPTION, seqId)
-	x132.Write(ctx, oprot)
+	x157.Write(ctx, oprot)
 	oprot.WriteMessageEnd(ctx)
 	oprot.Flush(ctx)
-	return false, x132
+	return false, x157
 
 }
 
@@ -7707,7 +8752,7 @@ type prismAdminProcessorStatus struct {
 }
 
 func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err133 error
+	var _write_err158 error
 	args := PrismAdminStatusArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -7757,21 +8802,21 @@ func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc134 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing status: "+err2.Error())
+			_exc159 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing status: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "status", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err133 = thrift.WrapTException(err2)
+				_write_err158 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc134.Write(ctx, oprot); _write_err133 == nil && err2 != nil {
-				_write_err133 = thrift.WrapTException(err2)
+			if err2 := _exc159.Write(ctx, oprot); _write_err158 == nil && err2 != nil {
+				_write_err158 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err133 == nil && err2 != nil {
-				_write_err133 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err158 == nil && err2 != nil {
+				_write_err158 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err133 == nil && err2 != nil {
-				_write_err133 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err158 == nil && err2 != nil {
+				_write_err158 = thrift.WrapTException(err2)
 			}
-			if _write_err133 != nil {
-				return false, thrift.WrapTException(_write_err133)
+			if _write_err158 != nil {
+				return false, thrift.WrapTException(_write_err158)
 			}
 			return true, err
 		}
@@ -7780,19 +8825,19 @@ func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "status", thrift.REPLY, seqId); err2 != nil {
-		_write_err133 = thrift.WrapTException(err2)
+		_write_err158 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err133 == nil && err2 != nil {
-		_write_err133 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err158 == nil && err2 != nil {
+		_write_err158 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err133 == nil && err2 != nil {
-		_write_err133 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err158 == nil && err2 != nil {
+		_write_err158 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err133 == nil && err2 != nil {
-		_write_err133 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err158 == nil && err2 != nil {
+		_write_err158 = thrift.WrapTException(err2)
 	}
-	if _write_err133 != nil {
-		return false, thrift.WrapTException(_write_err133)
+	if _write_err158 != nil {
+		return false, thrift.WrapTException(_write_err158)
 	}
 	return true, err
 }
@@ -7802,7 +8847,7 @@ type prismAdminProcessorUserList struct {
 }
 
 func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err135 error
+	var _write_err160 error
 	args := PrismAdminUserListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -7852,21 +8897,21 @@ func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc136 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userList: "+err2.Error())
+			_exc161 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err135 = thrift.WrapTException(err2)
+				_write_err160 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc136.Write(ctx, oprot); _write_err135 == nil && err2 != nil {
-				_write_err135 = thrift.WrapTException(err2)
+			if err2 := _exc161.Write(ctx, oprot); _write_err160 == nil && err2 != nil {
+				_write_err160 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err135 == nil && err2 != nil {
-				_write_err135 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err160 == nil && err2 != nil {
+				_write_err160 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err135 == nil && err2 != nil {
-				_write_err135 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err160 == nil && err2 != nil {
+				_write_err160 = thrift.WrapTException(err2)
 			}
-			if _write_err135 != nil {
-				return false, thrift.WrapTException(_write_err135)
+			if _write_err160 != nil {
+				return false, thrift.WrapTException(_write_err160)
 			}
 			return true, err
 		}
@@ -7875,19 +8920,19 @@ func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userList", thrift.REPLY, seqId); err2 != nil {
-		_write_err135 = thrift.WrapTException(err2)
+		_write_err160 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err135 == nil && err2 != nil {
-		_write_err135 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err160 == nil && err2 != nil {
+		_write_err160 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err135 == nil && err2 != nil {
-		_write_err135 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err160 == nil && err2 != nil {
+		_write_err160 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err135 == nil && err2 != nil {
-		_write_err135 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err160 == nil && err2 != nil {
+		_write_err160 = thrift.WrapTException(err2)
 	}
-	if _write_err135 != nil {
-		return false, thrift.WrapTException(_write_err135)
+	if _write_err160 != nil {
+		return false, thrift.WrapTException(_write_err160)
 	}
 	return true, err
 }
@@ -7897,7 +8942,7 @@ type prismAdminProcessorUserShow struct {
 }
 
 func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err137 error
+	var _write_err162 error
 	args := PrismAdminUserShowArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -7947,21 +8992,21 @@ func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc138 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userShow: "+err2.Error())
+			_exc163 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userShow: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userShow", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err137 = thrift.WrapTException(err2)
+				_write_err162 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc138.Write(ctx, oprot); _write_err137 == nil && err2 != nil {
-				_write_err137 = thrift.WrapTException(err2)
+			if err2 := _exc163.Write(ctx, oprot); _write_err162 == nil && err2 != nil {
+				_write_err162 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err137 == nil && err2 != nil {
-				_write_err137 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err162 == nil && err2 != nil {
+				_write_err162 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err137 == nil && err2 != nil {
-				_write_err137 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err162 == nil && err2 != nil {
+				_write_err162 = thrift.WrapTException(err2)
 			}
-			if _write_err137 != nil {
-				return false, thrift.WrapTException(_write_err137)
+			if _write_err162 != nil {
+				return false, thrift.WrapTException(_write_err162)
 			}
 			return true, err
 		}
@@ -7970,19 +9015,19 @@ func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userShow", thrift.REPLY, seqId); err2 != nil {
-		_write_err137 = thrift.WrapTException(err2)
+		_write_err162 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err137 == nil && err2 != nil {
-		_write_err137 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err162 == nil && err2 != nil {
+		_write_err162 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err137 == nil && err2 != nil {
-		_write_err137 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err162 == nil && err2 != nil {
+		_write_err162 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err137 == nil && err2 != nil {
-		_write_err137 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err162 == nil && err2 != nil {
+		_write_err162 = thrift.WrapTException(err2)
 	}
-	if _write_err137 != nil {
-		return false, thrift.WrapTException(_write_err137)
+	if _write_err162 != nil {
+		return false, thrift.WrapTException(_write_err162)
 	}
 	return true, err
 }
@@ -7992,7 +9037,7 @@ type prismAdminProcessorUserCreate struct {
 }
 
 func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err139 error
+	var _write_err164 error
 	args := PrismAdminUserCreateArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8042,21 +9087,21 @@ func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc140 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userCreate: "+err2.Error())
+			_exc165 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userCreate: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userCreate", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err139 = thrift.WrapTException(err2)
+				_write_err164 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc140.Write(ctx, oprot); _write_err139 == nil && err2 != nil {
-				_write_err139 = thrift.WrapTException(err2)
+			if err2 := _exc165.Write(ctx, oprot); _write_err164 == nil && err2 != nil {
+				_write_err164 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err139 == nil && err2 != nil {
-				_write_err139 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err164 == nil && err2 != nil {
+				_write_err164 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err139 == nil && err2 != nil {
-				_write_err139 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err164 == nil && err2 != nil {
+				_write_err164 = thrift.WrapTException(err2)
 			}
-			if _write_err139 != nil {
-				return false, thrift.WrapTException(_write_err139)
+			if _write_err164 != nil {
+				return false, thrift.WrapTException(_write_err164)
 			}
 			return true, err
 		}
@@ -8065,19 +9110,19 @@ func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userCreate", thrift.REPLY, seqId); err2 != nil {
-		_write_err139 = thrift.WrapTException(err2)
+		_write_err164 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err139 == nil && err2 != nil {
-		_write_err139 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err164 == nil && err2 != nil {
+		_write_err164 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err139 == nil && err2 != nil {
-		_write_err139 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err164 == nil && err2 != nil {
+		_write_err164 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err139 == nil && err2 != nil {
-		_write_err139 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err164 == nil && err2 != nil {
+		_write_err164 = thrift.WrapTException(err2)
 	}
-	if _write_err139 != nil {
-		return false, thrift.WrapTException(_write_err139)
+	if _write_err164 != nil {
+		return false, thrift.WrapTException(_write_err164)
 	}
 	return true, err
 }
@@ -8087,7 +9132,7 @@ type prismAdminProcessorUserChange struct {
 }
 
 func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err141 error
+	var _write_err166 error
 	args := PrismAdminUserChangeArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8137,21 +9182,21 @@ func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc142 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userChange: "+err2.Error())
+			_exc167 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userChange: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userChange", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err141 = thrift.WrapTException(err2)
+				_write_err166 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc142.Write(ctx, oprot); _write_err141 == nil && err2 != nil {
-				_write_err141 = thrift.WrapTException(err2)
+			if err2 := _exc167.Write(ctx, oprot); _write_err166 == nil && err2 != nil {
+				_write_err166 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err141 == nil && err2 != nil {
-				_write_err141 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err166 == nil && err2 != nil {
+				_write_err166 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err141 == nil && err2 != nil {
-				_write_err141 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err166 == nil && err2 != nil {
+				_write_err166 = thrift.WrapTException(err2)
 			}
-			if _write_err141 != nil {
-				return false, thrift.WrapTException(_write_err141)
+			if _write_err166 != nil {
+				return false, thrift.WrapTException(_write_err166)
 			}
 			return true, err
 		}
@@ -8160,19 +9205,19 @@ func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userChange", thrift.REPLY, seqId); err2 != nil {
-		_write_err141 = thrift.WrapTException(err2)
+		_write_err166 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err141 == nil && err2 != nil {
-		_write_err141 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err166 == nil && err2 != nil {
+		_write_err166 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err141 == nil && err2 != nil {
-		_write_err141 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err166 == nil && err2 != nil {
+		_write_err166 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err141 == nil && err2 != nil {
-		_write_err141 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err166 == nil && err2 != nil {
+		_write_err166 = thrift.WrapTException(err2)
 	}
-	if _write_err141 != nil {
-		return false, thrift.WrapTException(_write_err141)
+	if _write_err166 != nil {
+		return false, thrift.WrapTException(_write_err166)
 	}
 	return true, err
 }
@@ -8182,7 +9227,7 @@ type prismAdminProcessorUserSetPassword struct {
 }
 
 func (p *prismAdminProcessorUserSetPassword) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err143 error
+	var _write_err168 error
 	args := PrismAdminUserSetPasswordArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8232,40 +9277,40 @@ func (p *prismAdminProcessorUserSetPassword) Process(ctx context.Context, seqId 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc144 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userSetPassword: "+err2.Error())
+			_exc169 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userSetPassword: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userSetPassword", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err143 = thrift.WrapTException(err2)
+				_write_err168 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc144.Write(ctx, oprot); _write_err143 == nil && err2 != nil {
-				_write_err143 = thrift.WrapTException(err2)
+			if err2 := _exc169.Write(ctx, oprot); _write_err168 == nil && err2 != nil {
+				_write_err168 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err143 == nil && err2 != nil {
-				_write_err143 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err168 == nil && err2 != nil {
+				_write_err168 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err143 == nil && err2 != nil {
-				_write_err143 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err168 == nil && err2 != nil {
+				_write_err168 = thrift.WrapTException(err2)
 			}
-			if _write_err143 != nil {
-				return false, thrift.WrapTException(_write_err143)
+			if _write_err168 != nil {
+				return false, thrift.WrapTException(_write_err168)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userSetPassword", thrift.REPLY, seqId); err2 != nil {
-		_write_err143 = thrift.WrapTException(err2)
+		_write_err168 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err143 == nil && err2 != nil {
-		_write_err143 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err168 == nil && err2 != nil {
+		_write_err168 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err143 == nil && err2 != nil {
-		_write_err143 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err168 == nil && err2 != nil {
+		_write_err168 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err143 == nil && err2 != nil {
-		_write_err143 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err168 == nil && err2 != nil {
+		_write_err168 = thrift.WrapTException(err2)
 	}
-	if _write_err143 != nil {
-		return false, thrift.WrapTException(_write_err143)
+	if _write_err168 != nil {
+		return false, thrift.WrapTException(_write_err168)
 	}
 	return true, err
 }
@@ -8275,7 +9320,7 @@ type prismAdminProcessorUserDelete struct {
 }
 
 func (p *prismAdminProcessorUserDelete) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err145 error
+	var _write_err170 error
 	args := PrismAdminUserDeleteArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8325,40 +9370,40 @@ func (p *prismAdminProcessorUserDelete) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc146 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userDelete: "+err2.Error())
+			_exc171 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userDelete: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userDelete", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err145 = thrift.WrapTException(err2)
+				_write_err170 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc146.Write(ctx, oprot); _write_err145 == nil && err2 != nil {
-				_write_err145 = thrift.WrapTException(err2)
+			if err2 := _exc171.Write(ctx, oprot); _write_err170 == nil && err2 != nil {
+				_write_err170 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err145 == nil && err2 != nil {
-				_write_err145 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err170 == nil && err2 != nil {
+				_write_err170 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err145 == nil && err2 != nil {
-				_write_err145 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err170 == nil && err2 != nil {
+				_write_err170 = thrift.WrapTException(err2)
 			}
-			if _write_err145 != nil {
-				return false, thrift.WrapTException(_write_err145)
+			if _write_err170 != nil {
+				return false, thrift.WrapTException(_write_err170)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userDelete", thrift.REPLY, seqId); err2 != nil {
-		_write_err145 = thrift.WrapTException(err2)
+		_write_err170 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err145 == nil && err2 != nil {
-		_write_err145 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err170 == nil && err2 != nil {
+		_write_err170 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err145 == nil && err2 != nil {
-		_write_err145 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err170 == nil && err2 != nil {
+		_write_err170 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err145 == nil && err2 != nil {
-		_write_err145 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err170 == nil && err2 != nil {
+		_write_err170 = thrift.WrapTException(err2)
 	}
-	if _write_err145 != nil {
-		return false, thrift.WrapTException(_write_err145)
+	if _write_err170 != nil {
+		return false, thrift.WrapTException(_write_err170)
 	}
 	return true, err
 }
@@ -8368,7 +9413,7 @@ type prismAdminProcessorPrefList struct {
 }
 
 func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err147 error
+	var _write_err172 error
 	args := PrismAdminPrefListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8418,21 +9463,21 @@ func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc148 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefList: "+err2.Error())
+			_exc173 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "prefList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err147 = thrift.WrapTException(err2)
+				_write_err172 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc148.Write(ctx, oprot); _write_err147 == nil && err2 != nil {
-				_write_err147 = thrift.WrapTException(err2)
+			if err2 := _exc173.Write(ctx, oprot); _write_err172 == nil && err2 != nil {
+				_write_err172 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err147 == nil && err2 != nil {
-				_write_err147 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err172 == nil && err2 != nil {
+				_write_err172 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err147 == nil && err2 != nil {
-				_write_err147 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err172 == nil && err2 != nil {
+				_write_err172 = thrift.WrapTException(err2)
 			}
-			if _write_err147 != nil {
-				return false, thrift.WrapTException(_write_err147)
+			if _write_err172 != nil {
+				return false, thrift.WrapTException(_write_err172)
 			}
 			return true, err
 		}
@@ -8441,19 +9486,19 @@ func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "prefList", thrift.REPLY, seqId); err2 != nil {
-		_write_err147 = thrift.WrapTException(err2)
+		_write_err172 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err147 == nil && err2 != nil {
-		_write_err147 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err172 == nil && err2 != nil {
+		_write_err172 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err147 == nil && err2 != nil {
-		_write_err147 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err172 == nil && err2 != nil {
+		_write_err172 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err147 == nil && err2 != nil {
-		_write_err147 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err172 == nil && err2 != nil {
+		_write_err172 = thrift.WrapTException(err2)
 	}
-	if _write_err147 != nil {
-		return false, thrift.WrapTException(_write_err147)
+	if _write_err172 != nil {
+		return false, thrift.WrapTException(_write_err172)
 	}
 	return true, err
 }
@@ -8463,7 +9508,7 @@ type prismAdminProcessorPrefSet struct {
 }
 
 func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err149 error
+	var _write_err174 error
 	args := PrismAdminPrefSetArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8513,21 +9558,21 @@ func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc150 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefSet: "+err2.Error())
+			_exc175 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefSet: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "prefSet", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err149 = thrift.WrapTException(err2)
+				_write_err174 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc150.Write(ctx, oprot); _write_err149 == nil && err2 != nil {
-				_write_err149 = thrift.WrapTException(err2)
+			if err2 := _exc175.Write(ctx, oprot); _write_err174 == nil && err2 != nil {
+				_write_err174 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err149 == nil && err2 != nil {
-				_write_err149 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err174 == nil && err2 != nil {
+				_write_err174 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err149 == nil && err2 != nil {
-				_write_err149 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err174 == nil && err2 != nil {
+				_write_err174 = thrift.WrapTException(err2)
 			}
-			if _write_err149 != nil {
-				return false, thrift.WrapTException(_write_err149)
+			if _write_err174 != nil {
+				return false, thrift.WrapTException(_write_err174)
 			}
 			return true, err
 		}
@@ -8536,19 +9581,19 @@ func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "prefSet", thrift.REPLY, seqId); err2 != nil {
-		_write_err149 = thrift.WrapTException(err2)
+		_write_err174 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err149 == nil && err2 != nil {
-		_write_err149 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err174 == nil && err2 != nil {
+		_write_err174 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err149 == nil && err2 != nil {
-		_write_err149 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err174 == nil && err2 != nil {
+		_write_err174 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err149 == nil && err2 != nil {
-		_write_err149 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err174 == nil && err2 != nil {
+		_write_err174 = thrift.WrapTException(err2)
 	}
-	if _write_err149 != nil {
-		return false, thrift.WrapTException(_write_err149)
+	if _write_err174 != nil {
+		return false, thrift.WrapTException(_write_err174)
 	}
 	return true, err
 }
@@ -8558,7 +9603,7 @@ type prismAdminProcessorKmcUploadKey struct {
 }
 
 func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err151 error
+	var _write_err176 error
 	args := PrismAdminKmcUploadKeyArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8608,21 +9653,21 @@ func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc152 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKey: "+err2.Error())
+			_exc177 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKey: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKey", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err151 = thrift.WrapTException(err2)
+				_write_err176 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc152.Write(ctx, oprot); _write_err151 == nil && err2 != nil {
-				_write_err151 = thrift.WrapTException(err2)
+			if err2 := _exc177.Write(ctx, oprot); _write_err176 == nil && err2 != nil {
+				_write_err176 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err151 == nil && err2 != nil {
-				_write_err151 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err176 == nil && err2 != nil {
+				_write_err176 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err151 == nil && err2 != nil {
-				_write_err151 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err176 == nil && err2 != nil {
+				_write_err176 = thrift.WrapTException(err2)
 			}
-			if _write_err151 != nil {
-				return false, thrift.WrapTException(_write_err151)
+			if _write_err176 != nil {
+				return false, thrift.WrapTException(_write_err176)
 			}
 			return true, err
 		}
@@ -8631,19 +9676,19 @@ func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKey", thrift.REPLY, seqId); err2 != nil {
-		_write_err151 = thrift.WrapTException(err2)
+		_write_err176 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err151 == nil && err2 != nil {
-		_write_err151 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err176 == nil && err2 != nil {
+		_write_err176 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err151 == nil && err2 != nil {
-		_write_err151 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err176 == nil && err2 != nil {
+		_write_err176 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err151 == nil && err2 != nil {
-		_write_err151 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err176 == nil && err2 != nil {
+		_write_err176 = thrift.WrapTException(err2)
 	}
-	if _write_err151 != nil {
-		return false, thrift.WrapTException(_write_err151)
+	if _write_err176 != nil {
+		return false, thrift.WrapTException(_write_err176)
 	}
 	return true, err
 }
@@ -8653,7 +9698,7 @@ type prismAdminProcessorKmcList struct {
 }
 
 func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err153 error
+	var _write_err178 error
 	args := PrismAdminKmcListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8703,21 +9748,21 @@ func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc154 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcList: "+err2.Error())
+			_exc179 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err153 = thrift.WrapTException(err2)
+				_write_err178 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc154.Write(ctx, oprot); _write_err153 == nil && err2 != nil {
-				_write_err153 = thrift.WrapTException(err2)
+			if err2 := _exc179.Write(ctx, oprot); _write_err178 == nil && err2 != nil {
+				_write_err178 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err153 == nil && err2 != nil {
-				_write_err153 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err178 == nil && err2 != nil {
+				_write_err178 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err153 == nil && err2 != nil {
-				_write_err153 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err178 == nil && err2 != nil {
+				_write_err178 = thrift.WrapTException(err2)
 			}
-			if _write_err153 != nil {
-				return false, thrift.WrapTException(_write_err153)
+			if _write_err178 != nil {
+				return false, thrift.WrapTException(_write_err178)
 			}
 			return true, err
 		}
@@ -8726,19 +9771,19 @@ func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcList", thrift.REPLY, seqId); err2 != nil {
-		_write_err153 = thrift.WrapTException(err2)
+		_write_err178 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err153 == nil && err2 != nil {
-		_write_err153 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err178 == nil && err2 != nil {
+		_write_err178 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err153 == nil && err2 != nil {
-		_write_err153 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err178 == nil && err2 != nil {
+		_write_err178 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err153 == nil && err2 != nil {
-		_write_err153 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err178 == nil && err2 != nil {
+		_write_err178 = thrift.WrapTException(err2)
 	}
-	if _write_err153 != nil {
-		return false, thrift.WrapTException(_write_err153)
+	if _write_err178 != nil {
+		return false, thrift.WrapTException(_write_err178)
 	}
 	return true, err
 }
@@ -8748,7 +9793,7 @@ type prismAdminProcessorKmcGenerateRequest struct {
 }
 
 func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err155 error
+	var _write_err180 error
 	args := PrismAdminKmcGenerateRequestArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8798,21 +9843,21 @@ func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seq
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc156 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcGenerateRequest: "+err2.Error())
+			_exc181 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcGenerateRequest: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcGenerateRequest", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err155 = thrift.WrapTException(err2)
+				_write_err180 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc156.Write(ctx, oprot); _write_err155 == nil && err2 != nil {
-				_write_err155 = thrift.WrapTException(err2)
+			if err2 := _exc181.Write(ctx, oprot); _write_err180 == nil && err2 != nil {
+				_write_err180 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err155 == nil && err2 != nil {
-				_write_err155 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err180 == nil && err2 != nil {
+				_write_err180 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err155 == nil && err2 != nil {
-				_write_err155 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err180 == nil && err2 != nil {
+				_write_err180 = thrift.WrapTException(err2)
 			}
-			if _write_err155 != nil {
-				return false, thrift.WrapTException(_write_err155)
+			if _write_err180 != nil {
+				return false, thrift.WrapTException(_write_err180)
 			}
 			return true, err
 		}
@@ -8821,19 +9866,19 @@ func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seq
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcGenerateRequest", thrift.REPLY, seqId); err2 != nil {
-		_write_err155 = thrift.WrapTException(err2)
+		_write_err180 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err155 == nil && err2 != nil {
-		_write_err155 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err180 == nil && err2 != nil {
+		_write_err180 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err155 == nil && err2 != nil {
-		_write_err155 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err180 == nil && err2 != nil {
+		_write_err180 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err155 == nil && err2 != nil {
-		_write_err155 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err180 == nil && err2 != nil {
+		_write_err180 = thrift.WrapTException(err2)
 	}
-	if _write_err155 != nil {
-		return false, thrift.WrapTException(_write_err155)
+	if _write_err180 != nil {
+		return false, thrift.WrapTException(_write_err180)
 	}
 	return true, err
 }
@@ -8843,7 +9888,7 @@ type prismAdminProcessorKmcFetchRequest struct {
 }
 
 func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err157 error
+	var _write_err182 error
 	args := PrismAdminKmcFetchRequestArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8893,21 +9938,21 @@ func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc158 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcFetchRequest: "+err2.Error())
+			_exc183 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcFetchRequest: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcFetchRequest", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err157 = thrift.WrapTException(err2)
+				_write_err182 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc158.Write(ctx, oprot); _write_err157 == nil && err2 != nil {
-				_write_err157 = thrift.WrapTException(err2)
+			if err2 := _exc183.Write(ctx, oprot); _write_err182 == nil && err2 != nil {
+				_write_err182 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err157 == nil && err2 != nil {
-				_write_err157 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err182 == nil && err2 != nil {
+				_write_err182 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err157 == nil && err2 != nil {
-				_write_err157 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err182 == nil && err2 != nil {
+				_write_err182 = thrift.WrapTException(err2)
 			}
-			if _write_err157 != nil {
-				return false, thrift.WrapTException(_write_err157)
+			if _write_err182 != nil {
+				return false, thrift.WrapTException(_write_err182)
 			}
 			return true, err
 		}
@@ -8916,19 +9961,19 @@ func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcFetchRequest", thrift.REPLY, seqId); err2 != nil {
-		_write_err157 = thrift.WrapTException(err2)
+		_write_err182 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err157 == nil && err2 != nil {
-		_write_err157 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err182 == nil && err2 != nil {
+		_write_err182 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err157 == nil && err2 != nil {
-		_write_err157 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err182 == nil && err2 != nil {
+		_write_err182 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err157 == nil && err2 != nil {
-		_write_err157 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err182 == nil && err2 != nil {
+		_write_err182 = thrift.WrapTException(err2)
 	}
-	if _write_err157 != nil {
-		return false, thrift.WrapTException(_write_err157)
+	if _write_err182 != nil {
+		return false, thrift.WrapTException(_write_err182)
 	}
 	return true, err
 }
@@ -8938,7 +9983,7 @@ type prismAdminProcessorKmcUploadKlf struct {
 }
 
 func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err159 error
+	var _write_err184 error
 	args := PrismAdminKmcUploadKlfArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8988,21 +10033,21 @@ func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc160 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKlf: "+err2.Error())
+			_exc185 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKlf: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKlf", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err159 = thrift.WrapTException(err2)
+				_write_err184 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc160.Write(ctx, oprot); _write_err159 == nil && err2 != nil {
-				_write_err159 = thrift.WrapTException(err2)
+			if err2 := _exc185.Write(ctx, oprot); _write_err184 == nil && err2 != nil {
+				_write_err184 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err159 == nil && err2 != nil {
-				_write_err159 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err184 == nil && err2 != nil {
+				_write_err184 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err159 == nil && err2 != nil {
-				_write_err159 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err184 == nil && err2 != nil {
+				_write_err184 = thrift.WrapTException(err2)
 			}
-			if _write_err159 != nil {
-				return false, thrift.WrapTException(_write_err159)
+			if _write_err184 != nil {
+				return false, thrift.WrapTException(_write_err184)
 			}
 			return true, err
 		}
@@ -9011,19 +10056,19 @@ func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKlf", thrift.REPLY, seqId); err2 != nil {
-		_write_err159 = thrift.WrapTException(err2)
+		_write_err184 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err159 == nil && err2 != nil {
-		_write_err159 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err184 == nil && err2 != nil {
+		_write_err184 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err159 == nil && err2 != nil {
-		_write_err159 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err184 == nil && err2 != nil {
+		_write_err184 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err159 == nil && err2 != nil {
-		_write_err159 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err184 == nil && err2 != nil {
+		_write_err184 = thrift.WrapTException(err2)
 	}
-	if _write_err159 != nil {
-		return false, thrift.WrapTException(_write_err159)
+	if _write_err184 != nil {
+		return false, thrift.WrapTException(_write_err184)
 	}
 	return true, err
 }
@@ -9033,7 +10078,7 @@ type prismAdminProcessorKmcLoad struct {
 }
 
 func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err161 error
+	var _write_err186 error
 	args := PrismAdminKmcLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9083,21 +10128,21 @@ func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc162 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcLoad: "+err2.Error())
+			_exc187 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err161 = thrift.WrapTException(err2)
+				_write_err186 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc162.Write(ctx, oprot); _write_err161 == nil && err2 != nil {
-				_write_err161 = thrift.WrapTException(err2)
+			if err2 := _exc187.Write(ctx, oprot); _write_err186 == nil && err2 != nil {
+				_write_err186 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err161 == nil && err2 != nil {
-				_write_err161 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err186 == nil && err2 != nil {
+				_write_err186 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err161 == nil && err2 != nil {
-				_write_err161 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err186 == nil && err2 != nil {
+				_write_err186 = thrift.WrapTException(err2)
 			}
-			if _write_err161 != nil {
-				return false, thrift.WrapTException(_write_err161)
+			if _write_err186 != nil {
+				return false, thrift.WrapTException(_write_err186)
 			}
 			return true, err
 		}
@@ -9106,19 +10151,19 @@ func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err161 = thrift.WrapTException(err2)
+		_write_err186 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err161 == nil && err2 != nil {
-		_write_err161 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err186 == nil && err2 != nil {
+		_write_err186 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err161 == nil && err2 != nil {
-		_write_err161 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err186 == nil && err2 != nil {
+		_write_err186 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err161 == nil && err2 != nil {
-		_write_err161 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err186 == nil && err2 != nil {
+		_write_err186 = thrift.WrapTException(err2)
 	}
-	if _write_err161 != nil {
-		return false, thrift.WrapTException(_write_err161)
+	if _write_err186 != nil {
+		return false, thrift.WrapTException(_write_err186)
 	}
 	return true, err
 }
@@ -9128,7 +10173,7 @@ type prismAdminProcessorKmcEndSession struct {
 }
 
 func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err163 error
+	var _write_err188 error
 	args := PrismAdminKmcEndSessionArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9178,21 +10223,21 @@ func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc164 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcEndSession: "+err2.Error())
+			_exc189 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcEndSession: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcEndSession", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err163 = thrift.WrapTException(err2)
+				_write_err188 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc164.Write(ctx, oprot); _write_err163 == nil && err2 != nil {
-				_write_err163 = thrift.WrapTException(err2)
+			if err2 := _exc189.Write(ctx, oprot); _write_err188 == nil && err2 != nil {
+				_write_err188 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err163 == nil && err2 != nil {
-				_write_err163 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err188 == nil && err2 != nil {
+				_write_err188 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err163 == nil && err2 != nil {
-				_write_err163 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err188 == nil && err2 != nil {
+				_write_err188 = thrift.WrapTException(err2)
 			}
-			if _write_err163 != nil {
-				return false, thrift.WrapTException(_write_err163)
+			if _write_err188 != nil {
+				return false, thrift.WrapTException(_write_err188)
 			}
 			return true, err
 		}
@@ -9201,19 +10246,19 @@ func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcEndSession", thrift.REPLY, seqId); err2 != nil {
-		_write_err163 = thrift.WrapTException(err2)
+		_write_err188 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err163 == nil && err2 != nil {
-		_write_err163 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err188 == nil && err2 != nil {
+		_write_err188 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err163 == nil && err2 != nil {
-		_write_err163 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err188 == nil && err2 != nil {
+		_write_err188 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err163 == nil && err2 != nil {
-		_write_err163 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err188 == nil && err2 != nil {
+		_write_err188 = thrift.WrapTException(err2)
 	}
-	if _write_err163 != nil {
-		return false, thrift.WrapTException(_write_err163)
+	if _write_err188 != nil {
+		return false, thrift.WrapTException(_write_err188)
 	}
 	return true, err
 }
@@ -9223,7 +10268,7 @@ type prismAdminProcessorKmcDeleteSlot struct {
 }
 
 func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err165 error
+	var _write_err190 error
 	args := PrismAdminKmcDeleteSlotArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9273,21 +10318,21 @@ func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc166 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcDeleteSlot: "+err2.Error())
+			_exc191 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcDeleteSlot: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcDeleteSlot", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err165 = thrift.WrapTException(err2)
+				_write_err190 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc166.Write(ctx, oprot); _write_err165 == nil && err2 != nil {
-				_write_err165 = thrift.WrapTException(err2)
+			if err2 := _exc191.Write(ctx, oprot); _write_err190 == nil && err2 != nil {
+				_write_err190 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err165 == nil && err2 != nil {
-				_write_err165 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err190 == nil && err2 != nil {
+				_write_err190 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err165 == nil && err2 != nil {
-				_write_err165 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err190 == nil && err2 != nil {
+				_write_err190 = thrift.WrapTException(err2)
 			}
-			if _write_err165 != nil {
-				return false, thrift.WrapTException(_write_err165)
+			if _write_err190 != nil {
+				return false, thrift.WrapTException(_write_err190)
 			}
 			return true, err
 		}
@@ -9296,19 +10341,304 @@ func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcDeleteSlot", thrift.REPLY, seqId); err2 != nil {
-		_write_err165 = thrift.WrapTException(err2)
+		_write_err190 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err165 == nil && err2 != nil {
-		_write_err165 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err190 == nil && err2 != nil {
+		_write_err190 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err165 == nil && err2 != nil {
-		_write_err165 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err190 == nil && err2 != nil {
+		_write_err190 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err165 == nil && err2 != nil {
-		_write_err165 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err190 == nil && err2 != nil {
+		_write_err190 = thrift.WrapTException(err2)
 	}
-	if _write_err165 != nil {
-		return false, thrift.WrapTException(_write_err165)
+	if _write_err190 != nil {
+		return false, thrift.WrapTException(_write_err190)
+	}
+	return true, err
+}
+
+type prismAdminProcessorKmcApprovals struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorKmcApprovals) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err192 error
+	args := PrismAdminKmcApprovalsArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "kmcApprovals", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminKmcApprovalsResult{}
+	if retval, err2 := p.handler.KmcApprovals(ctx); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc193 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcApprovals: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "kmcApprovals", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err192 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc193.Write(ctx, oprot); _write_err192 == nil && err2 != nil {
+				_write_err192 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err192 == nil && err2 != nil {
+				_write_err192 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err192 == nil && err2 != nil {
+				_write_err192 = thrift.WrapTException(err2)
+			}
+			if _write_err192 != nil {
+				return false, thrift.WrapTException(_write_err192)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "kmcApprovals", thrift.REPLY, seqId); err2 != nil {
+		_write_err192 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err192 == nil && err2 != nil {
+		_write_err192 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err192 == nil && err2 != nil {
+		_write_err192 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err192 == nil && err2 != nil {
+		_write_err192 = thrift.WrapTException(err2)
+	}
+	if _write_err192 != nil {
+		return false, thrift.WrapTException(_write_err192)
+	}
+	return true, err
+}
+
+type prismAdminProcessorKmcPinRoot struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorKmcPinRoot) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err194 error
+	args := PrismAdminKmcPinRootArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "kmcPinRoot", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminKmcPinRootResult{}
+	if retval, err2 := p.handler.KmcPinRoot(ctx, args.RootPem); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc195 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcPinRoot: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "kmcPinRoot", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err194 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc195.Write(ctx, oprot); _write_err194 == nil && err2 != nil {
+				_write_err194 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err194 == nil && err2 != nil {
+				_write_err194 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err194 == nil && err2 != nil {
+				_write_err194 = thrift.WrapTException(err2)
+			}
+			if _write_err194 != nil {
+				return false, thrift.WrapTException(_write_err194)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "kmcPinRoot", thrift.REPLY, seqId); err2 != nil {
+		_write_err194 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err194 == nil && err2 != nil {
+		_write_err194 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err194 == nil && err2 != nil {
+		_write_err194 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err194 == nil && err2 != nil {
+		_write_err194 = thrift.WrapTException(err2)
+	}
+	if _write_err194 != nil {
+		return false, thrift.WrapTException(_write_err194)
+	}
+	return true, err
+}
+
+type prismAdminProcessorKmcUploadApprovals struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorKmcUploadApprovals) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err196 error
+	args := PrismAdminKmcUploadApprovalsArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "kmcUploadApprovals", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminKmcUploadApprovalsResult{}
+	if retval, err2 := p.handler.KmcUploadApprovals(ctx, args.Text); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc197 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadApprovals: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadApprovals", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err196 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc197.Write(ctx, oprot); _write_err196 == nil && err2 != nil {
+				_write_err196 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err196 == nil && err2 != nil {
+				_write_err196 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err196 == nil && err2 != nil {
+				_write_err196 = thrift.WrapTException(err2)
+			}
+			if _write_err196 != nil {
+				return false, thrift.WrapTException(_write_err196)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadApprovals", thrift.REPLY, seqId); err2 != nil {
+		_write_err196 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err196 == nil && err2 != nil {
+		_write_err196 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err196 == nil && err2 != nil {
+		_write_err196 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err196 == nil && err2 != nil {
+		_write_err196 = thrift.WrapTException(err2)
+	}
+	if _write_err196 != nil {
+		return false, thrift.WrapTException(_write_err196)
 	}
 	return true, err
 }
@@ -9318,7 +10648,7 @@ type prismAdminProcessorVkList struct {
 }
 
 func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err167 error
+	var _write_err198 error
 	args := PrismAdminVkListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9368,21 +10698,21 @@ func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc168 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkList: "+err2.Error())
+			_exc199 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err167 = thrift.WrapTException(err2)
+				_write_err198 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc168.Write(ctx, oprot); _write_err167 == nil && err2 != nil {
-				_write_err167 = thrift.WrapTException(err2)
+			if err2 := _exc199.Write(ctx, oprot); _write_err198 == nil && err2 != nil {
+				_write_err198 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err167 == nil && err2 != nil {
-				_write_err167 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err198 == nil && err2 != nil {
+				_write_err198 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err167 == nil && err2 != nil {
-				_write_err167 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err198 == nil && err2 != nil {
+				_write_err198 = thrift.WrapTException(err2)
 			}
-			if _write_err167 != nil {
-				return false, thrift.WrapTException(_write_err167)
+			if _write_err198 != nil {
+				return false, thrift.WrapTException(_write_err198)
 			}
 			return true, err
 		}
@@ -9391,19 +10721,19 @@ func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkList", thrift.REPLY, seqId); err2 != nil {
-		_write_err167 = thrift.WrapTException(err2)
+		_write_err198 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err167 == nil && err2 != nil {
-		_write_err167 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err198 == nil && err2 != nil {
+		_write_err198 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err167 == nil && err2 != nil {
-		_write_err167 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err198 == nil && err2 != nil {
+		_write_err198 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err167 == nil && err2 != nil {
-		_write_err167 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err198 == nil && err2 != nil {
+		_write_err198 = thrift.WrapTException(err2)
 	}
-	if _write_err167 != nil {
-		return false, thrift.WrapTException(_write_err167)
+	if _write_err198 != nil {
+		return false, thrift.WrapTException(_write_err198)
 	}
 	return true, err
 }
@@ -9413,7 +10743,7 @@ type prismAdminProcessorVkShow struct {
 }
 
 func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err169 error
+	var _write_err200 error
 	args := PrismAdminVkShowArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9463,21 +10793,21 @@ func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc170 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkShow: "+err2.Error())
+			_exc201 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkShow: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkShow", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err169 = thrift.WrapTException(err2)
+				_write_err200 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc170.Write(ctx, oprot); _write_err169 == nil && err2 != nil {
-				_write_err169 = thrift.WrapTException(err2)
+			if err2 := _exc201.Write(ctx, oprot); _write_err200 == nil && err2 != nil {
+				_write_err200 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err169 == nil && err2 != nil {
-				_write_err169 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err200 == nil && err2 != nil {
+				_write_err200 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err169 == nil && err2 != nil {
-				_write_err169 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err200 == nil && err2 != nil {
+				_write_err200 = thrift.WrapTException(err2)
 			}
-			if _write_err169 != nil {
-				return false, thrift.WrapTException(_write_err169)
+			if _write_err200 != nil {
+				return false, thrift.WrapTException(_write_err200)
 			}
 			return true, err
 		}
@@ -9486,19 +10816,19 @@ func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkShow", thrift.REPLY, seqId); err2 != nil {
-		_write_err169 = thrift.WrapTException(err2)
+		_write_err200 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err169 == nil && err2 != nil {
-		_write_err169 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err200 == nil && err2 != nil {
+		_write_err200 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err169 == nil && err2 != nil {
-		_write_err169 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err200 == nil && err2 != nil {
+		_write_err200 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err169 == nil && err2 != nil {
-		_write_err169 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err200 == nil && err2 != nil {
+		_write_err200 = thrift.WrapTException(err2)
 	}
-	if _write_err169 != nil {
-		return false, thrift.WrapTException(_write_err169)
+	if _write_err200 != nil {
+		return false, thrift.WrapTException(_write_err200)
 	}
 	return true, err
 }
@@ -9508,7 +10838,7 @@ type prismAdminProcessorVkLoad struct {
 }
 
 func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err171 error
+	var _write_err202 error
 	args := PrismAdminVkLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9558,21 +10888,21 @@ func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc172 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkLoad: "+err2.Error())
+			_exc203 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err171 = thrift.WrapTException(err2)
+				_write_err202 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc172.Write(ctx, oprot); _write_err171 == nil && err2 != nil {
-				_write_err171 = thrift.WrapTException(err2)
+			if err2 := _exc203.Write(ctx, oprot); _write_err202 == nil && err2 != nil {
+				_write_err202 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err171 == nil && err2 != nil {
-				_write_err171 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err202 == nil && err2 != nil {
+				_write_err202 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err171 == nil && err2 != nil {
-				_write_err171 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err202 == nil && err2 != nil {
+				_write_err202 = thrift.WrapTException(err2)
 			}
-			if _write_err171 != nil {
-				return false, thrift.WrapTException(_write_err171)
+			if _write_err202 != nil {
+				return false, thrift.WrapTException(_write_err202)
 			}
 			return true, err
 		}
@@ -9581,19 +10911,19 @@ func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err171 = thrift.WrapTException(err2)
+		_write_err202 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err171 == nil && err2 != nil {
-		_write_err171 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err202 == nil && err2 != nil {
+		_write_err202 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err171 == nil && err2 != nil {
-		_write_err171 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err202 == nil && err2 != nil {
+		_write_err202 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err171 == nil && err2 != nil {
-		_write_err171 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err202 == nil && err2 != nil {
+		_write_err202 = thrift.WrapTException(err2)
 	}
-	if _write_err171 != nil {
-		return false, thrift.WrapTException(_write_err171)
+	if _write_err202 != nil {
+		return false, thrift.WrapTException(_write_err202)
 	}
 	return true, err
 }
@@ -9603,7 +10933,7 @@ type prismAdminProcessorVkDelete struct {
 }
 
 func (p *prismAdminProcessorVkDelete) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err173 error
+	var _write_err204 error
 	args := PrismAdminVkDeleteArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9653,40 +10983,40 @@ func (p *prismAdminProcessorVkDelete) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc174 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkDelete: "+err2.Error())
+			_exc205 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkDelete: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkDelete", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err173 = thrift.WrapTException(err2)
+				_write_err204 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc174.Write(ctx, oprot); _write_err173 == nil && err2 != nil {
-				_write_err173 = thrift.WrapTException(err2)
+			if err2 := _exc205.Write(ctx, oprot); _write_err204 == nil && err2 != nil {
+				_write_err204 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err173 == nil && err2 != nil {
-				_write_err173 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err204 == nil && err2 != nil {
+				_write_err204 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err173 == nil && err2 != nil {
-				_write_err173 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err204 == nil && err2 != nil {
+				_write_err204 = thrift.WrapTException(err2)
 			}
-			if _write_err173 != nil {
-				return false, thrift.WrapTException(_write_err173)
+			if _write_err204 != nil {
+				return false, thrift.WrapTException(_write_err204)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkDelete", thrift.REPLY, seqId); err2 != nil {
-		_write_err173 = thrift.WrapTException(err2)
+		_write_err204 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err173 == nil && err2 != nil {
-		_write_err173 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err204 == nil && err2 != nil {
+		_write_err204 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err173 == nil && err2 != nil {
-		_write_err173 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err204 == nil && err2 != nil {
+		_write_err204 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err173 == nil && err2 != nil {
-		_write_err173 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err204 == nil && err2 != nil {
+		_write_err204 = thrift.WrapTException(err2)
 	}
-	if _write_err173 != nil {
-		return false, thrift.WrapTException(_write_err173)
+	if _write_err204 != nil {
+		return false, thrift.WrapTException(_write_err204)
 	}
 	return true, err
 }
@@ -9696,7 +11026,7 @@ type prismAdminProcessorSmPublicKey struct {
 }
 
 func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err175 error
+	var _write_err206 error
 	args := PrismAdminSmPublicKeyArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9746,21 +11076,21 @@ func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc176 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smPublicKey: "+err2.Error())
+			_exc207 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smPublicKey: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "smPublicKey", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err175 = thrift.WrapTException(err2)
+				_write_err206 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc176.Write(ctx, oprot); _write_err175 == nil && err2 != nil {
-				_write_err175 = thrift.WrapTException(err2)
+			if err2 := _exc207.Write(ctx, oprot); _write_err206 == nil && err2 != nil {
+				_write_err206 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err175 == nil && err2 != nil {
-				_write_err175 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err206 == nil && err2 != nil {
+				_write_err206 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err175 == nil && err2 != nil {
-				_write_err175 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err206 == nil && err2 != nil {
+				_write_err206 = thrift.WrapTException(err2)
 			}
-			if _write_err175 != nil {
-				return false, thrift.WrapTException(_write_err175)
+			if _write_err206 != nil {
+				return false, thrift.WrapTException(_write_err206)
 			}
 			return true, err
 		}
@@ -9769,19 +11099,114 @@ func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "smPublicKey", thrift.REPLY, seqId); err2 != nil {
-		_write_err175 = thrift.WrapTException(err2)
+		_write_err206 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err175 == nil && err2 != nil {
-		_write_err175 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err206 == nil && err2 != nil {
+		_write_err206 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err175 == nil && err2 != nil {
-		_write_err175 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err206 == nil && err2 != nil {
+		_write_err206 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err175 == nil && err2 != nil {
-		_write_err175 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err206 == nil && err2 != nil {
+		_write_err206 = thrift.WrapTException(err2)
 	}
-	if _write_err175 != nil {
-		return false, thrift.WrapTException(_write_err175)
+	if _write_err206 != nil {
+		return false, thrift.WrapTException(_write_err206)
+	}
+	return true, err
+}
+
+type prismAdminProcessorSmLoadTables struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorSmLoadTables) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err208 error
+	args := PrismAdminSmLoadTablesArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "smLoadTables", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminSmLoadTablesResult{}
+	if retval, err2 := p.handler.SmLoadTables(ctx, args.Name, args.Tables); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc209 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smLoadTables: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "smLoadTables", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err208 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc209.Write(ctx, oprot); _write_err208 == nil && err2 != nil {
+				_write_err208 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err208 == nil && err2 != nil {
+				_write_err208 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err208 == nil && err2 != nil {
+				_write_err208 = thrift.WrapTException(err2)
+			}
+			if _write_err208 != nil {
+				return false, thrift.WrapTException(_write_err208)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = &retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "smLoadTables", thrift.REPLY, seqId); err2 != nil {
+		_write_err208 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err208 == nil && err2 != nil {
+		_write_err208 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err208 == nil && err2 != nil {
+		_write_err208 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err208 == nil && err2 != nil {
+		_write_err208 = thrift.WrapTException(err2)
+	}
+	if _write_err208 != nil {
+		return false, thrift.WrapTException(_write_err208)
 	}
 	return true, err
 }
@@ -9791,7 +11216,7 @@ type prismAdminProcessorSmStatus struct {
 }
 
 func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err177 error
+	var _write_err210 error
 	args := PrismAdminSmStatusArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9841,21 +11266,21 @@ func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc178 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smStatus: "+err2.Error())
+			_exc211 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smStatus: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "smStatus", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err177 = thrift.WrapTException(err2)
+				_write_err210 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc178.Write(ctx, oprot); _write_err177 == nil && err2 != nil {
-				_write_err177 = thrift.WrapTException(err2)
+			if err2 := _exc211.Write(ctx, oprot); _write_err210 == nil && err2 != nil {
+				_write_err210 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err177 == nil && err2 != nil {
-				_write_err177 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err210 == nil && err2 != nil {
+				_write_err210 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err177 == nil && err2 != nil {
-				_write_err177 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err210 == nil && err2 != nil {
+				_write_err210 = thrift.WrapTException(err2)
 			}
-			if _write_err177 != nil {
-				return false, thrift.WrapTException(_write_err177)
+			if _write_err210 != nil {
+				return false, thrift.WrapTException(_write_err210)
 			}
 			return true, err
 		}
@@ -9864,19 +11289,19 @@ func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "smStatus", thrift.REPLY, seqId); err2 != nil {
-		_write_err177 = thrift.WrapTException(err2)
+		_write_err210 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err177 == nil && err2 != nil {
-		_write_err177 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err210 == nil && err2 != nil {
+		_write_err210 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err177 == nil && err2 != nil {
-		_write_err177 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err210 == nil && err2 != nil {
+		_write_err210 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err177 == nil && err2 != nil {
-		_write_err177 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err210 == nil && err2 != nil {
+		_write_err210 = thrift.WrapTException(err2)
 	}
-	if _write_err177 != nil {
-		return false, thrift.WrapTException(_write_err177)
+	if _write_err210 != nil {
+		return false, thrift.WrapTException(_write_err210)
 	}
 	return true, err
 }
@@ -9886,7 +11311,7 @@ type prismAdminProcessorLicenseLoad struct {
 }
 
 func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err179 error
+	var _write_err212 error
 	args := PrismAdminLicenseLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9936,21 +11361,21 @@ func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc180 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing licenseLoad: "+err2.Error())
+			_exc213 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing licenseLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "licenseLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err179 = thrift.WrapTException(err2)
+				_write_err212 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc180.Write(ctx, oprot); _write_err179 == nil && err2 != nil {
-				_write_err179 = thrift.WrapTException(err2)
+			if err2 := _exc213.Write(ctx, oprot); _write_err212 == nil && err2 != nil {
+				_write_err212 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err179 == nil && err2 != nil {
-				_write_err179 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err212 == nil && err2 != nil {
+				_write_err212 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err179 == nil && err2 != nil {
-				_write_err179 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err212 == nil && err2 != nil {
+				_write_err212 = thrift.WrapTException(err2)
 			}
-			if _write_err179 != nil {
-				return false, thrift.WrapTException(_write_err179)
+			if _write_err212 != nil {
+				return false, thrift.WrapTException(_write_err212)
 			}
 			return true, err
 		}
@@ -9959,19 +11384,209 @@ func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "licenseLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err179 = thrift.WrapTException(err2)
+		_write_err212 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err179 == nil && err2 != nil {
-		_write_err179 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err212 == nil && err2 != nil {
+		_write_err212 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err179 == nil && err2 != nil {
-		_write_err179 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err212 == nil && err2 != nil {
+		_write_err212 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err179 == nil && err2 != nil {
-		_write_err179 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err212 == nil && err2 != nil {
+		_write_err212 = thrift.WrapTException(err2)
 	}
-	if _write_err179 != nil {
-		return false, thrift.WrapTException(_write_err179)
+	if _write_err212 != nil {
+		return false, thrift.WrapTException(_write_err212)
+	}
+	return true, err
+}
+
+type prismAdminProcessorConductorShow struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorConductorShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err214 error
+	args := PrismAdminConductorShowArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "conductorShow", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminConductorShowResult{}
+	if retval, err2 := p.handler.ConductorShow(ctx); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc215 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing conductorShow: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "conductorShow", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err214 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc215.Write(ctx, oprot); _write_err214 == nil && err2 != nil {
+				_write_err214 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err214 == nil && err2 != nil {
+				_write_err214 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err214 == nil && err2 != nil {
+				_write_err214 = thrift.WrapTException(err2)
+			}
+			if _write_err214 != nil {
+				return false, thrift.WrapTException(_write_err214)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "conductorShow", thrift.REPLY, seqId); err2 != nil {
+		_write_err214 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err214 == nil && err2 != nil {
+		_write_err214 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err214 == nil && err2 != nil {
+		_write_err214 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err214 == nil && err2 != nil {
+		_write_err214 = thrift.WrapTException(err2)
+	}
+	if _write_err214 != nil {
+		return false, thrift.WrapTException(_write_err214)
+	}
+	return true, err
+}
+
+type prismAdminProcessorConductorRestart struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorConductorRestart) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err216 error
+	args := PrismAdminConductorRestartArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "conductorRestart", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminConductorRestartResult{}
+	if retval, err2 := p.handler.ConductorRestart(ctx); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc217 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing conductorRestart: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "conductorRestart", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err216 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc217.Write(ctx, oprot); _write_err216 == nil && err2 != nil {
+				_write_err216 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err216 == nil && err2 != nil {
+				_write_err216 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err216 == nil && err2 != nil {
+				_write_err216 = thrift.WrapTException(err2)
+			}
+			if _write_err216 != nil {
+				return false, thrift.WrapTException(_write_err216)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "conductorRestart", thrift.REPLY, seqId); err2 != nil {
+		_write_err216 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err216 == nil && err2 != nil {
+		_write_err216 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err216 == nil && err2 != nil {
+		_write_err216 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err216 == nil && err2 != nil {
+		_write_err216 = thrift.WrapTException(err2)
+	}
+	if _write_err216 != nil {
+		return false, thrift.WrapTException(_write_err216)
 	}
 	return true, err
 }
@@ -9981,7 +11596,7 @@ type prismAdminProcessorTokenEndpoint struct {
 }
 
 func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err181 error
+	var _write_err218 error
 	args := PrismAdminTokenEndpointArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10031,21 +11646,21 @@ func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc182 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenEndpoint: "+err2.Error())
+			_exc219 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenEndpoint: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenEndpoint", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err181 = thrift.WrapTException(err2)
+				_write_err218 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc182.Write(ctx, oprot); _write_err181 == nil && err2 != nil {
-				_write_err181 = thrift.WrapTException(err2)
+			if err2 := _exc219.Write(ctx, oprot); _write_err218 == nil && err2 != nil {
+				_write_err218 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err181 == nil && err2 != nil {
-				_write_err181 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err218 == nil && err2 != nil {
+				_write_err218 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err181 == nil && err2 != nil {
-				_write_err181 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err218 == nil && err2 != nil {
+				_write_err218 = thrift.WrapTException(err2)
 			}
-			if _write_err181 != nil {
-				return false, thrift.WrapTException(_write_err181)
+			if _write_err218 != nil {
+				return false, thrift.WrapTException(_write_err218)
 			}
 			return true, err
 		}
@@ -10054,19 +11669,19 @@ func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenEndpoint", thrift.REPLY, seqId); err2 != nil {
-		_write_err181 = thrift.WrapTException(err2)
+		_write_err218 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err181 == nil && err2 != nil {
-		_write_err181 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err218 == nil && err2 != nil {
+		_write_err218 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err181 == nil && err2 != nil {
-		_write_err181 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err218 == nil && err2 != nil {
+		_write_err218 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err181 == nil && err2 != nil {
-		_write_err181 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err218 == nil && err2 != nil {
+		_write_err218 = thrift.WrapTException(err2)
 	}
-	if _write_err181 != nil {
-		return false, thrift.WrapTException(_write_err181)
+	if _write_err218 != nil {
+		return false, thrift.WrapTException(_write_err218)
 	}
 	return true, err
 }
@@ -10076,7 +11691,7 @@ type prismAdminProcessorTlsGenerate struct {
 }
 
 func (p *prismAdminProcessorTlsGenerate) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err183 error
+	var _write_err220 error
 	args := PrismAdminTlsGenerateArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10126,21 +11741,21 @@ func (p *prismAdminProcessorTlsGenerate) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc184 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsGenerate: "+err2.Error())
+			_exc221 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsGenerate: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tlsGenerate", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err183 = thrift.WrapTException(err2)
+				_write_err220 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc184.Write(ctx, oprot); _write_err183 == nil && err2 != nil {
-				_write_err183 = thrift.WrapTException(err2)
+			if err2 := _exc221.Write(ctx, oprot); _write_err220 == nil && err2 != nil {
+				_write_err220 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err183 == nil && err2 != nil {
-				_write_err183 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err220 == nil && err2 != nil {
+				_write_err220 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err183 == nil && err2 != nil {
-				_write_err183 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err220 == nil && err2 != nil {
+				_write_err220 = thrift.WrapTException(err2)
 			}
-			if _write_err183 != nil {
-				return false, thrift.WrapTException(_write_err183)
+			if _write_err220 != nil {
+				return false, thrift.WrapTException(_write_err220)
 			}
 			return true, err
 		}
@@ -10149,19 +11764,19 @@ func (p *prismAdminProcessorTlsGenerate) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tlsGenerate", thrift.REPLY, seqId); err2 != nil {
-		_write_err183 = thrift.WrapTException(err2)
+		_write_err220 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err183 == nil && err2 != nil {
-		_write_err183 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err220 == nil && err2 != nil {
+		_write_err220 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err183 == nil && err2 != nil {
-		_write_err183 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err220 == nil && err2 != nil {
+		_write_err220 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err183 == nil && err2 != nil {
-		_write_err183 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err220 == nil && err2 != nil {
+		_write_err220 = thrift.WrapTException(err2)
 	}
-	if _write_err183 != nil {
-		return false, thrift.WrapTException(_write_err183)
+	if _write_err220 != nil {
+		return false, thrift.WrapTException(_write_err220)
 	}
 	return true, err
 }
@@ -10171,7 +11786,7 @@ type prismAdminProcessorTlsImport struct {
 }
 
 func (p *prismAdminProcessorTlsImport) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err185 error
+	var _write_err222 error
 	args := PrismAdminTlsImportArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10221,21 +11836,21 @@ func (p *prismAdminProcessorTlsImport) Process(ctx context.Context, seqId int32,
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc186 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsImport: "+err2.Error())
+			_exc223 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsImport: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tlsImport", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err185 = thrift.WrapTException(err2)
+				_write_err222 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc186.Write(ctx, oprot); _write_err185 == nil && err2 != nil {
-				_write_err185 = thrift.WrapTException(err2)
+			if err2 := _exc223.Write(ctx, oprot); _write_err222 == nil && err2 != nil {
+				_write_err222 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err185 == nil && err2 != nil {
-				_write_err185 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err222 == nil && err2 != nil {
+				_write_err222 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err185 == nil && err2 != nil {
-				_write_err185 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err222 == nil && err2 != nil {
+				_write_err222 = thrift.WrapTException(err2)
 			}
-			if _write_err185 != nil {
-				return false, thrift.WrapTException(_write_err185)
+			if _write_err222 != nil {
+				return false, thrift.WrapTException(_write_err222)
 			}
 			return true, err
 		}
@@ -10244,19 +11859,19 @@ func (p *prismAdminProcessorTlsImport) Process(ctx context.Context, seqId int32,
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tlsImport", thrift.REPLY, seqId); err2 != nil {
-		_write_err185 = thrift.WrapTException(err2)
+		_write_err222 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err185 == nil && err2 != nil {
-		_write_err185 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err222 == nil && err2 != nil {
+		_write_err222 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err185 == nil && err2 != nil {
-		_write_err185 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err222 == nil && err2 != nil {
+		_write_err222 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err185 == nil && err2 != nil {
-		_write_err185 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err222 == nil && err2 != nil {
+		_write_err222 = thrift.WrapTException(err2)
 	}
-	if _write_err185 != nil {
-		return false, thrift.WrapTException(_write_err185)
+	if _write_err222 != nil {
+		return false, thrift.WrapTException(_write_err222)
 	}
 	return true, err
 }
@@ -10266,7 +11881,7 @@ type prismAdminProcessorRoleList struct {
 }
 
 func (p *prismAdminProcessorRoleList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err187 error
+	var _write_err224 error
 	args := PrismAdminRoleListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10316,21 +11931,21 @@ func (p *prismAdminProcessorRoleList) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc188 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing roleList: "+err2.Error())
+			_exc225 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing roleList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "roleList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err187 = thrift.WrapTException(err2)
+				_write_err224 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc188.Write(ctx, oprot); _write_err187 == nil && err2 != nil {
-				_write_err187 = thrift.WrapTException(err2)
+			if err2 := _exc225.Write(ctx, oprot); _write_err224 == nil && err2 != nil {
+				_write_err224 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err187 == nil && err2 != nil {
-				_write_err187 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err224 == nil && err2 != nil {
+				_write_err224 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err187 == nil && err2 != nil {
-				_write_err187 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err224 == nil && err2 != nil {
+				_write_err224 = thrift.WrapTException(err2)
 			}
-			if _write_err187 != nil {
-				return false, thrift.WrapTException(_write_err187)
+			if _write_err224 != nil {
+				return false, thrift.WrapTException(_write_err224)
 			}
 			return true, err
 		}
@@ -10339,19 +11954,19 @@ func (p *prismAdminProcessorRoleList) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "roleList", thrift.REPLY, seqId); err2 != nil {
-		_write_err187 = thrift.WrapTException(err2)
+		_write_err224 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err187 == nil && err2 != nil {
-		_write_err187 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err224 == nil && err2 != nil {
+		_write_err224 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err187 == nil && err2 != nil {
-		_write_err187 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err224 == nil && err2 != nil {
+		_write_err224 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err187 == nil && err2 != nil {
-		_write_err187 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err224 == nil && err2 != nil {
+		_write_err224 = thrift.WrapTException(err2)
 	}
-	if _write_err187 != nil {
-		return false, thrift.WrapTException(_write_err187)
+	if _write_err224 != nil {
+		return false, thrift.WrapTException(_write_err224)
 	}
 	return true, err
 }
@@ -10361,7 +11976,7 @@ type prismAdminProcessorTokenCredit struct {
 }
 
 func (p *prismAdminProcessorTokenCredit) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err189 error
+	var _write_err226 error
 	args := PrismAdminTokenCreditArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10411,21 +12026,21 @@ func (p *prismAdminProcessorTokenCredit) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc190 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenCredit: "+err2.Error())
+			_exc227 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenCredit: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenCredit", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err189 = thrift.WrapTException(err2)
+				_write_err226 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc190.Write(ctx, oprot); _write_err189 == nil && err2 != nil {
-				_write_err189 = thrift.WrapTException(err2)
+			if err2 := _exc227.Write(ctx, oprot); _write_err226 == nil && err2 != nil {
+				_write_err226 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err189 == nil && err2 != nil {
-				_write_err189 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err226 == nil && err2 != nil {
+				_write_err226 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err189 == nil && err2 != nil {
-				_write_err189 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err226 == nil && err2 != nil {
+				_write_err226 = thrift.WrapTException(err2)
 			}
-			if _write_err189 != nil {
-				return false, thrift.WrapTException(_write_err189)
+			if _write_err226 != nil {
+				return false, thrift.WrapTException(_write_err226)
 			}
 			return true, err
 		}
@@ -10434,19 +12049,19 @@ func (p *prismAdminProcessorTokenCredit) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenCredit", thrift.REPLY, seqId); err2 != nil {
-		_write_err189 = thrift.WrapTException(err2)
+		_write_err226 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err189 == nil && err2 != nil {
-		_write_err189 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err226 == nil && err2 != nil {
+		_write_err226 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err189 == nil && err2 != nil {
-		_write_err189 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err226 == nil && err2 != nil {
+		_write_err226 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err189 == nil && err2 != nil {
-		_write_err189 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err226 == nil && err2 != nil {
+		_write_err226 = thrift.WrapTException(err2)
 	}
-	if _write_err189 != nil {
-		return false, thrift.WrapTException(_write_err189)
+	if _write_err226 != nil {
+		return false, thrift.WrapTException(_write_err226)
 	}
 	return true, err
 }
@@ -10456,7 +12071,7 @@ type prismAdminProcessorTokenManagement struct {
 }
 
 func (p *prismAdminProcessorTokenManagement) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err191 error
+	var _write_err228 error
 	args := PrismAdminTokenManagementArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10506,21 +12121,21 @@ func (p *prismAdminProcessorTokenManagement) Process(ctx context.Context, seqId 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc192 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenManagement: "+err2.Error())
+			_exc229 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenManagement: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenManagement", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err191 = thrift.WrapTException(err2)
+				_write_err228 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc192.Write(ctx, oprot); _write_err191 == nil && err2 != nil {
-				_write_err191 = thrift.WrapTException(err2)
+			if err2 := _exc229.Write(ctx, oprot); _write_err228 == nil && err2 != nil {
+				_write_err228 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err191 == nil && err2 != nil {
-				_write_err191 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err228 == nil && err2 != nil {
+				_write_err228 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err191 == nil && err2 != nil {
-				_write_err191 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err228 == nil && err2 != nil {
+				_write_err228 = thrift.WrapTException(err2)
 			}
-			if _write_err191 != nil {
-				return false, thrift.WrapTException(_write_err191)
+			if _write_err228 != nil {
+				return false, thrift.WrapTException(_write_err228)
 			}
 			return true, err
 		}
@@ -10529,19 +12144,19 @@ func (p *prismAdminProcessorTokenManagement) Process(ctx context.Context, seqId 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenManagement", thrift.REPLY, seqId); err2 != nil {
-		_write_err191 = thrift.WrapTException(err2)
+		_write_err228 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err191 == nil && err2 != nil {
-		_write_err191 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err228 == nil && err2 != nil {
+		_write_err228 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err191 == nil && err2 != nil {
-		_write_err191 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err228 == nil && err2 != nil {
+		_write_err228 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err191 == nil && err2 != nil {
-		_write_err191 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err228 == nil && err2 != nil {
+		_write_err228 = thrift.WrapTException(err2)
 	}
-	if _write_err191 != nil {
-		return false, thrift.WrapTException(_write_err191)
+	if _write_err228 != nil {
+		return false, thrift.WrapTException(_write_err228)
 	}
 	return true, err
 }
@@ -10551,7 +12166,7 @@ type prismAdminProcessorTokenKeyChange struct {
 }
 
 func (p *prismAdminProcessorTokenKeyChange) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err193 error
+	var _write_err230 error
 	args := PrismAdminTokenKeyChangeArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10601,21 +12216,21 @@ func (p *prismAdminProcessorTokenKeyChange) Process(ctx context.Context, seqId i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc194 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenKeyChange: "+err2.Error())
+			_exc231 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenKeyChange: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenKeyChange", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err193 = thrift.WrapTException(err2)
+				_write_err230 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc194.Write(ctx, oprot); _write_err193 == nil && err2 != nil {
-				_write_err193 = thrift.WrapTException(err2)
+			if err2 := _exc231.Write(ctx, oprot); _write_err230 == nil && err2 != nil {
+				_write_err230 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err193 == nil && err2 != nil {
-				_write_err193 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err230 == nil && err2 != nil {
+				_write_err230 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err193 == nil && err2 != nil {
-				_write_err193 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err230 == nil && err2 != nil {
+				_write_err230 = thrift.WrapTException(err2)
 			}
-			if _write_err193 != nil {
-				return false, thrift.WrapTException(_write_err193)
+			if _write_err230 != nil {
+				return false, thrift.WrapTException(_write_err230)
 			}
 			return true, err
 		}
@@ -10624,19 +12239,19 @@ func (p *prismAdminProcessorTokenKeyChange) Process(ctx context.Context, seqId i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenKeyChange", thrift.REPLY, seqId); err2 != nil {
-		_write_err193 = thrift.WrapTException(err2)
+		_write_err230 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err193 == nil && err2 != nil {
-		_write_err193 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err230 == nil && err2 != nil {
+		_write_err230 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err193 == nil && err2 != nil {
-		_write_err193 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err230 == nil && err2 != nil {
+		_write_err230 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err193 == nil && err2 != nil {
-		_write_err193 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err230 == nil && err2 != nil {
+		_write_err230 = thrift.WrapTException(err2)
 	}
-	if _write_err193 != nil {
-		return false, thrift.WrapTException(_write_err193)
+	if _write_err230 != nil {
+		return false, thrift.WrapTException(_write_err230)
 	}
 	return true, err
 }
@@ -10646,7 +12261,7 @@ type prismAdminProcessorTokenMeterTest struct {
 }
 
 func (p *prismAdminProcessorTokenMeterTest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err195 error
+	var _write_err232 error
 	args := PrismAdminTokenMeterTestArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10696,21 +12311,21 @@ func (p *prismAdminProcessorTokenMeterTest) Process(ctx context.Context, seqId i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc196 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenMeterTest: "+err2.Error())
+			_exc233 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenMeterTest: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenMeterTest", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err195 = thrift.WrapTException(err2)
+				_write_err232 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc196.Write(ctx, oprot); _write_err195 == nil && err2 != nil {
-				_write_err195 = thrift.WrapTException(err2)
+			if err2 := _exc233.Write(ctx, oprot); _write_err232 == nil && err2 != nil {
+				_write_err232 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err195 == nil && err2 != nil {
-				_write_err195 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err232 == nil && err2 != nil {
+				_write_err232 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err195 == nil && err2 != nil {
-				_write_err195 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err232 == nil && err2 != nil {
+				_write_err232 = thrift.WrapTException(err2)
 			}
-			if _write_err195 != nil {
-				return false, thrift.WrapTException(_write_err195)
+			if _write_err232 != nil {
+				return false, thrift.WrapTException(_write_err232)
 			}
 			return true, err
 		}
@@ -10719,19 +12334,19 @@ func (p *prismAdminProcessorTokenMeterTest) Process(ctx context.Context, seqId i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenMeterTest", thrift.REPLY, seqId); err2 != nil {
-		_write_err195 = thrift.WrapTException(err2)
+		_write_err232 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err195 == nil && err2 != nil {
-		_write_err195 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err232 == nil && err2 != nil {
+		_write_err232 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err195 == nil && err2 != nil {
-		_write_err195 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err232 == nil && err2 != nil {
+		_write_err232 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err195 == nil && err2 != nil {
-		_write_err195 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err232 == nil && err2 != nil {
+		_write_err232 = thrift.WrapTException(err2)
 	}
-	if _write_err195 != nil {
-		return false, thrift.WrapTException(_write_err195)
+	if _write_err232 != nil {
+		return false, thrift.WrapTException(_write_err232)
 	}
 	return true, err
 }
@@ -10741,7 +12356,7 @@ type prismAdminProcessorTokenVerify struct {
 }
 
 func (p *prismAdminProcessorTokenVerify) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err197 error
+	var _write_err234 error
 	args := PrismAdminTokenVerifyArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10791,21 +12406,21 @@ func (p *prismAdminProcessorTokenVerify) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc198 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenVerify: "+err2.Error())
+			_exc235 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenVerify: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenVerify", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err197 = thrift.WrapTException(err2)
+				_write_err234 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc198.Write(ctx, oprot); _write_err197 == nil && err2 != nil {
-				_write_err197 = thrift.WrapTException(err2)
+			if err2 := _exc235.Write(ctx, oprot); _write_err234 == nil && err2 != nil {
+				_write_err234 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err197 == nil && err2 != nil {
-				_write_err197 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err234 == nil && err2 != nil {
+				_write_err234 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err197 == nil && err2 != nil {
-				_write_err197 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err234 == nil && err2 != nil {
+				_write_err234 = thrift.WrapTException(err2)
 			}
-			if _write_err197 != nil {
-				return false, thrift.WrapTException(_write_err197)
+			if _write_err234 != nil {
+				return false, thrift.WrapTException(_write_err234)
 			}
 			return true, err
 		}
@@ -10814,19 +12429,19 @@ func (p *prismAdminProcessorTokenVerify) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenVerify", thrift.REPLY, seqId); err2 != nil {
-		_write_err197 = thrift.WrapTException(err2)
+		_write_err234 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err197 == nil && err2 != nil {
-		_write_err197 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err234 == nil && err2 != nil {
+		_write_err234 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err197 == nil && err2 != nil {
-		_write_err197 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err234 == nil && err2 != nil {
+		_write_err234 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err197 == nil && err2 != nil {
-		_write_err197 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err234 == nil && err2 != nil {
+		_write_err234 = thrift.WrapTException(err2)
 	}
-	if _write_err197 != nil {
-		return false, thrift.WrapTException(_write_err197)
+	if _write_err234 != nil {
+		return false, thrift.WrapTException(_write_err234)
 	}
 	return true, err
 }
@@ -10836,7 +12451,7 @@ type prismAdminProcessorTokenFetch struct {
 }
 
 func (p *prismAdminProcessorTokenFetch) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err199 error
+	var _write_err236 error
 	args := PrismAdminTokenFetchArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10886,21 +12501,21 @@ func (p *prismAdminProcessorTokenFetch) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc200 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenFetch: "+err2.Error())
+			_exc237 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenFetch: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenFetch", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err199 = thrift.WrapTException(err2)
+				_write_err236 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc200.Write(ctx, oprot); _write_err199 == nil && err2 != nil {
-				_write_err199 = thrift.WrapTException(err2)
+			if err2 := _exc237.Write(ctx, oprot); _write_err236 == nil && err2 != nil {
+				_write_err236 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err199 == nil && err2 != nil {
-				_write_err199 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err236 == nil && err2 != nil {
+				_write_err236 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err199 == nil && err2 != nil {
-				_write_err199 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err236 == nil && err2 != nil {
+				_write_err236 = thrift.WrapTException(err2)
 			}
-			if _write_err199 != nil {
-				return false, thrift.WrapTException(_write_err199)
+			if _write_err236 != nil {
+				return false, thrift.WrapTException(_write_err236)
 			}
 			return true, err
 		}
@@ -10909,19 +12524,19 @@ func (p *prismAdminProcessorTokenFetch) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenFetch", thrift.REPLY, seqId); err2 != nil {
-		_write_err199 = thrift.WrapTException(err2)
+		_write_err236 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err199 == nil && err2 != nil {
-		_write_err199 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err236 == nil && err2 != nil {
+		_write_err236 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err199 == nil && err2 != nil {
-		_write_err199 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err236 == nil && err2 != nil {
+		_write_err236 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err199 == nil && err2 != nil {
-		_write_err199 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err236 == nil && err2 != nil {
+		_write_err236 = thrift.WrapTException(err2)
 	}
-	if _write_err199 != nil {
-		return false, thrift.WrapTException(_write_err199)
+	if _write_err236 != nil {
+		return false, thrift.WrapTException(_write_err236)
 	}
 	return true, err
 }
@@ -11289,11 +12904,11 @@ func (p *PrismAdminUserListResult) ReadField0(ctx context.Context, iprot thrift.
 	tSlice := make([]*User, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem201 := &User{}
-		if err := _elem201.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem201), err)
+		_elem238 := &User{}
+		if err := _elem238.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem238), err)
 		}
-		p.Success = append(p.Success, _elem201)
+		p.Success = append(p.Success, _elem238)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -11778,13 +13393,13 @@ func (p *PrismAdminUserCreateArgs) ReadField2(ctx context.Context, iprot thrift.
 	tSlice := make([]string, 0, size)
 	p.Roles = tSlice
 	for i := 0; i < size; i++ {
-		var _elem202 string
+		var _elem239 string
 		if v, err := iprot.ReadString(ctx); err != nil {
 			return thrift.PrependError("error reading field 0: ", err)
 		} else {
-			_elem202 = v
+			_elem239 = v
 		}
-		p.Roles = append(p.Roles, _elem202)
+		p.Roles = append(p.Roles, _elem239)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -13053,11 +14668,11 @@ func (p *PrismAdminPrefListResult) ReadField0(ctx context.Context, iprot thrift.
 	tSlice := make([]*Preference, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem203 := &Preference{}
-		if err := _elem203.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem203), err)
+		_elem240 := &Preference{}
+		if err := _elem240.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem240), err)
 		}
-		p.Success = append(p.Success, _elem203)
+		p.Success = append(p.Success, _elem240)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -13861,11 +15476,11 @@ func (p *PrismAdminKmcListResult) ReadField0(ctx context.Context, iprot thrift.T
 	tSlice := make([]*KekSlot, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem204 := &KekSlot{}
-		if err := _elem204.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem204), err)
+		_elem241 := &KekSlot{}
+		if err := _elem241.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem241), err)
 		}
-		p.Success = append(p.Success, _elem204)
+		p.Success = append(p.Success, _elem241)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -15586,6 +17201,751 @@ func (p *PrismAdminKmcDeleteSlotResult) String() string {
 	return fmt.Sprintf("PrismAdminKmcDeleteSlotResult(%+v)", *p)
 }
 
+type PrismAdminKmcApprovalsArgs struct {
+}
+
+func NewPrismAdminKmcApprovalsArgs() *PrismAdminKmcApprovalsArgs {
+	return &PrismAdminKmcApprovalsArgs{}
+}
+
+func (p *PrismAdminKmcApprovalsArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+			return err
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcApprovalsArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "kmcApprovals_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcApprovalsArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminKmcApprovalsArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminKmcApprovalsResult struct {
+	Success *Approvals       `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminKmcApprovalsResult() *PrismAdminKmcApprovalsResult {
+	return &PrismAdminKmcApprovalsResult{}
+}
+
+var PrismAdminKmcApprovalsResult_Success_DEFAULT *Approvals
+
+func (p *PrismAdminKmcApprovalsResult) GetSuccess() *Approvals {
+	if !p.IsSetSuccess() {
+		return PrismAdminKmcApprovalsResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminKmcApprovalsResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminKmcApprovalsResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminKmcApprovalsResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminKmcApprovalsResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminKmcApprovalsResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminKmcApprovalsResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcApprovalsResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Approvals{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcApprovalsResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcApprovalsResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "kmcApprovals_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcApprovalsResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminKmcApprovalsResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminKmcApprovalsResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminKmcApprovalsResult(%+v)", *p)
+}
+
+// Attributes:
+//   - RootPem
+type PrismAdminKmcPinRootArgs struct {
+	RootPem string `thrift:"rootPem,1,required" db:"rootPem" json:"rootPem"`
+}
+
+func NewPrismAdminKmcPinRootArgs() *PrismAdminKmcPinRootArgs {
+	return &PrismAdminKmcPinRootArgs{}
+}
+
+func (p *PrismAdminKmcPinRootArgs) GetRootPem() string {
+	return p.RootPem
+}
+func (p *PrismAdminKmcPinRootArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetRootPem bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetRootPem = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetRootPem {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field RootPem is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcPinRootArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.RootPem = v
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcPinRootArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "kmcPinRoot_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcPinRootArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "rootPem", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:rootPem: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.RootPem)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.rootPem (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:rootPem: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminKmcPinRootArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminKmcPinRootArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminKmcPinRootResult struct {
+	Success *Approvals       `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminKmcPinRootResult() *PrismAdminKmcPinRootResult {
+	return &PrismAdminKmcPinRootResult{}
+}
+
+var PrismAdminKmcPinRootResult_Success_DEFAULT *Approvals
+
+func (p *PrismAdminKmcPinRootResult) GetSuccess() *Approvals {
+	if !p.IsSetSuccess() {
+		return PrismAdminKmcPinRootResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminKmcPinRootResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminKmcPinRootResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminKmcPinRootResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminKmcPinRootResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminKmcPinRootResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminKmcPinRootResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcPinRootResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Approvals{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcPinRootResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcPinRootResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "kmcPinRoot_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcPinRootResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminKmcPinRootResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminKmcPinRootResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminKmcPinRootResult(%+v)", *p)
+}
+
+// Attributes:
+//   - Text
+type PrismAdminKmcUploadApprovalsArgs struct {
+	Text string `thrift:"text,1,required" db:"text" json:"text"`
+}
+
+func NewPrismAdminKmcUploadApprovalsArgs() *PrismAdminKmcUploadApprovalsArgs {
+	return &PrismAdminKmcUploadApprovalsArgs{}
+}
+
+func (p *PrismAdminKmcUploadApprovalsArgs) GetText() string {
+	return p.Text
+}
+func (p *PrismAdminKmcUploadApprovalsArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetText bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetText = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetText {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Text is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Text = v
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "kmcUploadApprovals_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "text", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:text: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Text)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.text (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:text: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminKmcUploadApprovalsArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminKmcUploadApprovalsArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminKmcUploadApprovalsResult struct {
+	Success *Approvals       `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminKmcUploadApprovalsResult() *PrismAdminKmcUploadApprovalsResult {
+	return &PrismAdminKmcUploadApprovalsResult{}
+}
+
+var PrismAdminKmcUploadApprovalsResult_Success_DEFAULT *Approvals
+
+func (p *PrismAdminKmcUploadApprovalsResult) GetSuccess() *Approvals {
+	if !p.IsSetSuccess() {
+		return PrismAdminKmcUploadApprovalsResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminKmcUploadApprovalsResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminKmcUploadApprovalsResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminKmcUploadApprovalsResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminKmcUploadApprovalsResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Approvals{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "kmcUploadApprovals_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminKmcUploadApprovalsResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminKmcUploadApprovalsResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminKmcUploadApprovalsResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminKmcUploadApprovalsResult(%+v)", *p)
+}
+
 // Attributes:
 //   - All
 type PrismAdminVkListArgs struct {
@@ -15782,11 +18142,11 @@ func (p *PrismAdminVkListResult) ReadField0(ctx context.Context, iprot thrift.TP
 	tSlice := make([]*VendingKey, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem205 := &VendingKey{}
-		if err := _elem205.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem205), err)
+		_elem242 := &VendingKey{}
+		if err := _elem242.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem242), err)
 		}
-		p.Success = append(p.Success, _elem205)
+		p.Success = append(p.Success, _elem242)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -16966,6 +19326,318 @@ func (p *PrismAdminSmPublicKeyResult) String() string {
 	return fmt.Sprintf("PrismAdminSmPublicKeyResult(%+v)", *p)
 }
 
+// Attributes:
+//   - Name
+//   - Tables
+type PrismAdminSmLoadTablesArgs struct {
+	Name   string `thrift:"name,1,required" db:"name" json:"name"`
+	Tables string `thrift:"tables,2,required" db:"tables" json:"tables"`
+}
+
+func NewPrismAdminSmLoadTablesArgs() *PrismAdminSmLoadTablesArgs {
+	return &PrismAdminSmLoadTablesArgs{}
+}
+
+func (p *PrismAdminSmLoadTablesArgs) GetName() string {
+	return p.Name
+}
+
+func (p *PrismAdminSmLoadTablesArgs) GetTables() string {
+	return p.Tables
+}
+func (p *PrismAdminSmLoadTablesArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetName bool = false
+	var issetTables bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetName = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetTables = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetName {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Name is not set"))
+	}
+	if !issetTables {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Tables is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminSmLoadTablesArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.Name = v
+	}
+	return nil
+}
+
+func (p *PrismAdminSmLoadTablesArgs) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Tables = v
+	}
+	return nil
+}
+
+func (p *PrismAdminSmLoadTablesArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "smLoadTables_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminSmLoadTablesArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "name", thrift.STRING, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:name: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Name)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.name (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:name: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminSmLoadTablesArgs) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "tables", thrift.STRING, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:tables: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.Tables)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.tables (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:tables: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminSmLoadTablesArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminSmLoadTablesArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminSmLoadTablesResult struct {
+	Success *string          `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminSmLoadTablesResult() *PrismAdminSmLoadTablesResult {
+	return &PrismAdminSmLoadTablesResult{}
+}
+
+var PrismAdminSmLoadTablesResult_Success_DEFAULT string
+
+func (p *PrismAdminSmLoadTablesResult) GetSuccess() string {
+	if !p.IsSetSuccess() {
+		return PrismAdminSmLoadTablesResult_Success_DEFAULT
+	}
+	return *p.Success
+}
+
+var PrismAdminSmLoadTablesResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminSmLoadTablesResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminSmLoadTablesResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminSmLoadTablesResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminSmLoadTablesResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminSmLoadTablesResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminSmLoadTablesResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 0: ", err)
+	} else {
+		p.Success = &v
+	}
+	return nil
+}
+
+func (p *PrismAdminSmLoadTablesResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminSmLoadTablesResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "smLoadTables_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminSmLoadTablesResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRING, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := oprot.WriteString(ctx, string(*p.Success)); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T.success (0) field write error: ", p), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminSmLoadTablesResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminSmLoadTablesResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminSmLoadTablesResult(%+v)", *p)
+}
+
 type PrismAdminSmStatusArgs struct {
 }
 
@@ -17445,6 +20117,436 @@ func (p *PrismAdminLicenseLoadResult) String() string {
 		return "<nil>"
 	}
 	return fmt.Sprintf("PrismAdminLicenseLoadResult(%+v)", *p)
+}
+
+type PrismAdminConductorShowArgs struct {
+}
+
+func NewPrismAdminConductorShowArgs() *PrismAdminConductorShowArgs {
+	return &PrismAdminConductorShowArgs{}
+}
+
+func (p *PrismAdminConductorShowArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+			return err
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorShowArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "conductorShow_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorShowArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminConductorShowArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminConductorShowResult struct {
+	Success *Conductor       `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminConductorShowResult() *PrismAdminConductorShowResult {
+	return &PrismAdminConductorShowResult{}
+}
+
+var PrismAdminConductorShowResult_Success_DEFAULT *Conductor
+
+func (p *PrismAdminConductorShowResult) GetSuccess() *Conductor {
+	if !p.IsSetSuccess() {
+		return PrismAdminConductorShowResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminConductorShowResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminConductorShowResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminConductorShowResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminConductorShowResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminConductorShowResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminConductorShowResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorShowResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Conductor{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorShowResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorShowResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "conductorShow_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorShowResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminConductorShowResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminConductorShowResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminConductorShowResult(%+v)", *p)
+}
+
+type PrismAdminConductorRestartArgs struct {
+}
+
+func NewPrismAdminConductorRestartArgs() *PrismAdminConductorRestartArgs {
+	return &PrismAdminConductorRestartArgs{}
+}
+
+func (p *PrismAdminConductorRestartArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+			return err
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorRestartArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "conductorRestart_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorRestartArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminConductorRestartArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminConductorRestartResult struct {
+	Success *Conductor       `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminConductorRestartResult() *PrismAdminConductorRestartResult {
+	return &PrismAdminConductorRestartResult{}
+}
+
+var PrismAdminConductorRestartResult_Success_DEFAULT *Conductor
+
+func (p *PrismAdminConductorRestartResult) GetSuccess() *Conductor {
+	if !p.IsSetSuccess() {
+		return PrismAdminConductorRestartResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminConductorRestartResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminConductorRestartResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminConductorRestartResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminConductorRestartResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminConductorRestartResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminConductorRestartResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorRestartResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Conductor{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorRestartResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorRestartResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "conductorRestart_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminConductorRestartResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminConductorRestartResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminConductorRestartResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminConductorRestartResult(%+v)", *p)
 }
 
 type PrismAdminTokenEndpointArgs struct {
@@ -18334,11 +21436,11 @@ func (p *PrismAdminRoleListResult) ReadField0(ctx context.Context, iprot thrift.
 	tSlice := make([]*Role, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem206 := &Role{}
-		if err := _elem206.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem206), err)
+		_elem243 := &Role{}
+		if err := _elem243.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem243), err)
 		}
-		p.Success = append(p.Success, _elem206)
+		p.Success = append(p.Success, _elem243)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -18624,11 +21726,11 @@ func (p *PrismAdminTokenCreditResult) ReadField0(ctx context.Context, iprot thri
 	tSlice := make([]*Token, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem207 := &Token{}
-		if err := _elem207.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem207), err)
+		_elem244 := &Token{}
+		if err := _elem244.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem244), err)
 		}
-		p.Success = append(p.Success, _elem207)
+		p.Success = append(p.Success, _elem244)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -18914,11 +22016,11 @@ func (p *PrismAdminTokenManagementResult) ReadField0(ctx context.Context, iprot 
 	tSlice := make([]*Token, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem208 := &Token{}
-		if err := _elem208.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem208), err)
+		_elem245 := &Token{}
+		if err := _elem245.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem245), err)
 		}
-		p.Success = append(p.Success, _elem208)
+		p.Success = append(p.Success, _elem245)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -19310,11 +22412,11 @@ func (p *PrismAdminTokenKeyChangeResult) ReadField0(ctx context.Context, iprot t
 	tSlice := make([]*Token, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem209 := &Token{}
-		if err := _elem209.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem209), err)
+		_elem246 := &Token{}
+		if err := _elem246.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem246), err)
 		}
-		p.Success = append(p.Success, _elem209)
+		p.Success = append(p.Success, _elem246)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -20274,11 +23376,11 @@ func (p *PrismAdminTokenFetchResult) ReadField0(ctx context.Context, iprot thrif
 	tSlice := make([]*Token, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem210 := &Token{}
-		if err := _elem210.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem210), err)
+		_elem247 := &Token{}
+		if err := _elem247.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem247), err)
 		}
-		p.Success = append(p.Success, _elem210)
+		p.Success = append(p.Success, _elem247)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
