@@ -30,9 +30,15 @@ func (p *report) bound(what string, got, most float64, unit string) {
 	p.line(mark, what, "%.3g %s, budget %.3g %s", got, unit, most, unit)
 }
 
+// OverBudget is a run in which everything worked and some figures, which are
+// named, were too high.
+type OverBudget []string
+
+func (o OverBudget) Error() string { return "over budget: " + strings.Join(o, ", ") }
+
 func (p *report) verdict() error {
 	if len(p.over) > 0 {
-		return fmt.Errorf("over budget: %s", strings.Join(p.over, ", "))
+		return OverBudget(p.over)
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ type run struct {
 	Config
 	rig     *rig.Rig
 	fleet   fleet
-	tenants []*tenant
+	tenants []*Tenant
 	unit    ssh.PublicKey
 	hsmd    *rig.Daemon
 	orch    *rig.Daemon
@@ -161,7 +161,7 @@ func (r *run) kill() error {
 
 func (r *run) create(ctx context.Context) error {
 	for i := range r.N {
-		t, err := newTenant(fmt.Sprintf("scale-%04d", i))
+		t, err := NewTenant(fmt.Sprintf("scale-%04d", i))
 		if err != nil {
 			return err
 		}
@@ -172,19 +172,19 @@ func (r *run) create(ctx context.Context) error {
 		if t.uuid == "" && t.endpoints != nil { // the answer of an earlier try was lost
 			if v, err := find(ctx, h, t.name); err != nil || v != nil {
 				if v != nil {
-					t.got(v)
+					t.Got(v)
 				}
 				return err
 			}
 		}
 		t.endpoints = map[string]string{}
-		file, err := t.request()
+		file, err := t.Request()
 		if err != nil {
 			return err
 		}
 		c, err := h.Create(ctx, file, &orchestrator.CreateChoices{Name: t.name})
 		if err == nil {
-			t.got(c.Vcm)
+			t.Got(c.Vcm)
 		}
 		return err
 	})
@@ -263,9 +263,9 @@ func (r *run) restart(ctx context.Context) error {
 }
 
 func (r *run) vend(ctx context.Context) error {
-	centres := make(chan *centre, r.Workers)
+	centres := make(chan *Centre, r.Workers)
 	for i := range r.Workers {
-		c, err := newCentre(r.rig.Path("kmc", fmt.Sprint(i)))
+		c, err := NewCentre(r.rig.Path("kmc", fmt.Sprint(i)))
 		if err != nil {
 			return err
 		}

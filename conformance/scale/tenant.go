@@ -21,16 +21,16 @@ import (
 	"github.com/tesserae-hsm/tesserae/tenant/request"
 )
 
-// The one meter and supply group that every tenant vends to.
+// The supply group whose key every tenant loads, and a meter in it.
 const (
 	meterDRN = "01234567897"
-	meterSGC = 123456
+	SGC      = 123456
 	baseDate = 2014
 	kmcName  = "TEST-KMC"
 )
 
-// tenant owns one VCM.
-type tenant struct {
+// Tenant owns one VCM and does without the tools, over connections of his own.
+type Tenant struct {
 	name      string
 	signs     ssh.Signer // its requests
 	admin     ssh.Signer // for the VCM's sshadmin service
@@ -39,8 +39,9 @@ type tenant struct {
 	endpoints map[string]string
 }
 
-func newTenant(name string) (*tenant, error) {
-	t := &tenant{name: name}
+// NewTenant makes a tenant's keys.
+func NewTenant(name string) (*Tenant, error) {
+	t := &Tenant{name: name}
 	for _, k := range []*ssh.Signer{&t.signs, &t.admin, &t.prism} {
 		key, err := rig.NewKey()
 		if err != nil {
@@ -51,8 +52,8 @@ func newTenant(name string) (*tenant, error) {
 	return t, nil
 }
 
-// request asks for a VCM.
-func (t *tenant) request() ([]byte, error) {
+// Request asks for a VCM.
+func (t *Tenant) Request() ([]byte, error) {
 	now := time.Now().UTC().Truncate(time.Second)
 	r := &request.Request{
 		Kind: request.Create, ID: uuid.NewString(), Created: now, NotBefore: now.Add(-time.Minute), Expires: now.Add(24 * time.Hour),
@@ -61,22 +62,23 @@ func (t *tenant) request() ([]byte, error) {
 	return r.Sign(t.signs)
 }
 
-// got notes which VCM the provider made.
-func (t *tenant) got(v *orchestrator.Vcm) {
+// Got notes which VCM the provider made.
+func (t *Tenant) Got(v *orchestrator.Vcm) {
 	t.uuid, t.endpoints = v.Uuid, map[string]string{}
 	for _, e := range v.Endpoints {
 		t.endpoints[e.ServiceName] = e.Address
 	}
 }
 
-// centre is a test KMC with one key, and meters that hold it.
-type centre struct {
+// Centre is a test KMC with one key, and meters that hold it.
+type Centre struct {
 	kmc     *kmc.KMC
 	public  string
 	decoder []byte
 }
 
-func newCentre(dir string) (*centre, error) {
+// NewCentre makes a KMC in dir.
+func NewCentre(dir string) (*Centre, error) {
 	now := time.Now().UTC()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -85,7 +87,7 @@ func newCentre(dir string) (*centre, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := k.AddGroup(kmc.Group{SGC: meterSGC, KRN: 1, KTC: "VUDK", BDT: baseDate, DKG: 4, KEN: 255, SBM: 0xffff, ULM: ^uint32(0),
+	g, err := k.AddGroup(kmc.Group{SGC: SGC, KRN: 1, KTC: "VUDK", BDT: baseDate, DKG: 4, KEN: 255, SBM: 0xffff, ULM: ^uint32(0),
 		CLM: ^uint32(0), ACT: now.AddDate(0, 0, -1), Refresh: kmc.DefaultRefresh, SGN: "scale"})
 	if err != nil {
 		return nil, err
@@ -95,7 +97,7 @@ func newCentre(dir string) (*centre, error) {
 		return nil, err
 	}
 	decoder, err := decoderKey(g.Key)
-	return &centre{kmc: k, public: public.Text(), decoder: decoder}, err
+	return &Centre{kmc: k, public: public.Text(), decoder: decoder}, err
 }
 
 func decoderKey(text string) ([]byte, error) {
@@ -111,7 +113,7 @@ func decoderKey(text string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := vk.DecoderKey(sts.KeyParams{PAN: pan, EA: sts.EA(11), KT: sts.KeyType(2), SGC: meterSGC, KRN: 1, TI: 1, BaseDate: sts.BaseDate(baseDate)})
+	key, err := vk.DecoderKey(sts.KeyParams{PAN: pan, EA: sts.EA(11), KT: sts.KeyType(2), SGC: SGC, KRN: 1, TI: 1, BaseDate: sts.BaseDate(baseDate)})
 	if err != nil {
 		return nil, err
 	}
@@ -119,29 +121,21 @@ func decoderKey(text string) ([]byte, error) {
 }
 
 // meter is a fresh one: what it accepts was vended with the centre's key.
-func (c *centre) meter() (*meter.Meter, error) {
-	return meter.New(meter.Config{DRN: meterDRN, EA: 11, TCT: 2, SGC: meterSGC, KRN: 1, TI: 1, KT: 2, KEN: 255, BaseDate: baseDate,
+func (c *Centre) meter() (*meter.Meter, error) {
+	return meter.New(meter.Config{DRN: meterDRN, EA: 11, TCT: 2, SGC: SGC, KRN: 1, TI: 1, KT: 2, KEN: 255, BaseDate: baseDate,
 		DecoderKey: c.decoder, Manufactured: time.Now().AddDate(0, 0, -30)})
 }
 
-// vend does all that a new tenant does up to the first token: installs his
-// service key, introduces the KMC, loads its key and issues, and has a meter
-// accept the digits.
-func (t *tenant) vend(ctx context.Context, unit ssh.PublicKey, c *centre) error {
-	if err := t.install(ctx, unit); err != nil {
-		return err
-	}
-	s, err := rig.DialService(ctx, t.endpoints["prismtoken"], "prismtoken", t.prism, unit)
+// vend does all that a new tenant does up to the first token: takes possession,
+// issues, and has a meter accept the digits.
+func (t *Tenant) vend(ctx context.Context, unit ssh.PublicKey, c *Centre) error {
+	s, api, err := t.Possess(ctx, unit, c)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	api := prismadmin.NewPrismAdminClient(s.Thrift())
-	if err := c.load(ctx, api); err != nil {
-		return fmt.Errorf("load keys: %w", err)
-	}
 	m := prismadmin.NewMeter()
-	m.Drn, m.Ea, m.Tct, m.Sgc, m.Krn, m.Ti, m.Ken = meterDRN, 11, 2, meterSGC, 1, 1, 255
+	m.Drn, m.Ea, m.Tct, m.Sgc, m.Krn, m.Ti, m.Ken = meterDRN, 11, 2, SGC, 1, 1, 255
 	r := prismadmin.NewTokenRequest()
 	r.MessageId, r.Meter, r.Amount = "first", m, 102
 	tokens, err := api.TokenCredit(ctx, r)
@@ -151,7 +145,7 @@ func (t *tenant) vend(ctx context.Context, unit ssh.PublicKey, c *centre) error 
 	return c.enter(tokens[len(tokens)-1].TokenDec)
 }
 
-func (c *centre) enter(digits string) error {
+func (c *Centre) enter(digits string) error {
 	m, err := c.meter()
 	if err != nil {
 		return err
@@ -166,8 +160,26 @@ func (c *centre) enter(digits string) error {
 	return nil
 }
 
+// Possess installs the tenant's service key, introduces the KMC and loads its
+// key. The session stays open for the caller, who closes it.
+func (t *Tenant) Possess(ctx context.Context, unit ssh.PublicKey, c *Centre) (*rig.Service, *prismadmin.PrismAdminClient, error) {
+	if err := t.install(ctx, unit); err != nil {
+		return nil, nil, err
+	}
+	s, err := rig.DialService(ctx, t.endpoints["prismtoken"], "prismtoken", t.prism, unit)
+	if err != nil {
+		return nil, nil, err
+	}
+	api := prismadmin.NewPrismAdminClient(s.Thrift())
+	if err := c.load(ctx, api); err != nil {
+		s.Close()
+		return nil, nil, fmt.Errorf("load keys: %w", err)
+	}
+	return s, api, nil
+}
+
 // install puts the tenant's key at the prismtoken service.
-func (t *tenant) install(ctx context.Context, unit ssh.PublicKey) error {
+func (t *Tenant) install(ctx context.Context, unit ssh.PublicKey) error {
 	s, err := rig.DialService(ctx, t.endpoints["sshadmin"], "sshadmin", t.admin, unit)
 	if err != nil {
 		return err
@@ -180,7 +192,7 @@ func (t *tenant) install(ctx context.Context, unit ssh.PublicKey) error {
 }
 
 // load carries the texts between a VCM and the centre.
-func (c *centre) load(ctx context.Context, api *prismadmin.PrismAdminClient) error {
+func (c *Centre) load(ctx context.Context, api *prismadmin.PrismAdminClient) error {
 	if _, err := api.PrefSet(ctx, "ptoken.allowUnapprovedKmcPubkeys", "true"); err != nil {
 		return err
 	}
