@@ -10,7 +10,7 @@ COMMANDS := ./hsm/cmd/hsmd ./orchestrator/cmd/orchestratord ./vcm/cmd/vcmd \
 	./licensing/cmd/vendor ./conformance/cmd/kmc ./conformance/cmd/meter ./conformance/cmd/vend \
 	./conformance/cmd/stsvectors
 
-.PHONY: build demo test bench interop lint generate clean packages
+.PHONY: build demo test bench interop lint scale generate clean packages
 
 build: ## static binaries under bin/
 	@mkdir -p $(BIN)
@@ -42,6 +42,10 @@ interop: build ## vendors' Thrift clients and the guide's programs against a liv
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$$dir" $(NODE_THRIFT) && \
 	$(GO) run ./conformance/cmd/interop --bin $(BIN) --node-modules "$$dir/node_modules" $(if $(LANGUAGES),--languages $(LANGUAGES))
+
+N ?= 1000
+scale: build ## N VCMs through their life with the orchestrator killed in between; prints times and memory
+	@$(GO) run ./conformance/cmd/scale -bin $(BIN) -n $(N)
 
 generate: ## regenerate the Thrift code (Debian's thrift-compiler) and check that nothing else changed
 	internal/api/generate.sh
