@@ -22,6 +22,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/tesserae-hsm/tesserae/hsm/keyload"
 	"github.com/tesserae-hsm/tesserae/internal/atomicfile"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
@@ -63,6 +65,9 @@ type Module struct {
 	FirmwareID string `json:"firmwareId"`
 	HardwareID string `json:"hardwareId"`
 	Record     string `json:"record"` // SM.PUBKEY.1
+	// Unit is the ESN of the unit that holds the module, as its maker and the
+	// unit attest; empty where the KMC did not check.
+	Unit string `json:"unit,omitempty"`
 }
 
 // Init makes a KMC in dir, with its first key pair.
@@ -155,13 +160,26 @@ func (k *KMC) PublicKey() (keyload.KMCPublicKey, error) {
 	}, nil
 }
 
-// AddModule makes a security module known, or replaces its public key.
-func (k *KMC) AddModule(text string) (Module, error) {
+// AddAttestedModule is AddModule for a public key that the unit holding the
+// module and the unit's maker vouch for.
+func (k *KMC) AddAttestedModule(text string, maker ssh.PublicKey) (Module, error) {
+	esn, err := Attested(text, maker)
+	if err != nil {
+		return Module{}, err
+	}
+	return k.addModule(text, esn)
+}
+
+// AddModule makes a security module known, or replaces its public key, which is
+// trusted as it is.
+func (k *KMC) AddModule(text string) (Module, error) { return k.addModule(text, "") }
+
+func (k *KMC) addModule(text, esn string) (Module, error) {
 	key, err := keyload.ParseSMPublicKeyText(text)
 	if err != nil {
 		return Module{}, err
 	}
-	m := Module{ID: key.ModuleID, FirmwareID: key.FirmwareID, HardwareID: key.HardwareID, Record: key.Record().String()}
+	m := Module{ID: key.ModuleID, FirmwareID: key.FirmwareID, HardwareID: key.HardwareID, Record: key.Record().String(), Unit: esn}
 	k.state.Modules = slices.DeleteFunc(k.state.Modules, func(o Module) bool { return o.ID == m.ID })
 	k.state.Modules = append(k.state.Modules, m)
 	slices.SortFunc(k.state.Modules, func(a, b Module) int { return strings.Compare(a.ID, b.ID) })

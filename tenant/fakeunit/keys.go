@@ -96,7 +96,7 @@ func (s *tokenService) KmcLoad(_ context.Context, kmc string, most int32) (*pris
 	p := &prismadmin.LoadProgress{}
 	for p.Loaded < most && slot.RegistersLoaded < slot.KeysInKlf {
 		if kmc == FullKMC && slot.RegistersLoaded == 40 {
-			p.Failure = "Failed to load all VKs: STS API error VK REG NOT FOUND ERROR (code 28)"
+			p.Failure = "Failed to load all VKs: STS API error VK_REG_NOT_FOUND_ERROR (code 28)"
 			break
 		}
 		v := s.keys[keyName(600000+slot.RegistersLoaded, 1)]

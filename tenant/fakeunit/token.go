@@ -31,13 +31,15 @@ const (
 type tokenService struct {
 	prismadmin.PrismAdmin // what the tests do not call
 
-	mu    sync.Mutex
-	users map[string]*prismadmin.User
-	prefs map[string]string
-	slots map[string]*prismadmin.KekSlot
-	keys  map[string]*prismadmin.VendingKey
-	cert  []byte
-	made  map[string][]*prismadmin.Token
+	mu        sync.Mutex
+	users     map[string]*prismadmin.User
+	prefs     map[string]string
+	slots     map[string]*prismadmin.KekSlot
+	keys      map[string]*prismadmin.VendingKey
+	cert      []byte
+	approvals prismadmin.Approvals
+	restarts  int32
+	made      map[string][]*prismadmin.Token
 }
 
 func newTokenService() *tokenService {

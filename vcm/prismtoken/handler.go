@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
 	"github.com/tesserae-hsm/tesserae/vcm/pos"
@@ -24,6 +25,7 @@ type handler struct {
 	pos       *pos.Service
 	dashboard *dashboard.Dashboard
 	module    Licences
+	speed     Speed
 	log       *slog.Logger
 	tokens    atomic.Int64
 }
@@ -241,7 +243,7 @@ func (h *handler) LoadTransactionLicense(ctx context.Context, messageID, accessT
 	if len(text) > maxLicence {
 		return false, outOfRange("licenseText", strconv.Itoa(len(text))+" bytes", "at most "+strconv.Itoa(maxLicence))
 	}
-	if _, err := h.module.LoadLicence(ctx, text); err != nil {
+	if _, err := h.module.LoadLicence(tsm.By(ctx, accounts.Realm+":"+ses.Username), text); err != nil {
 		return false, pos.ModuleFault(err)
 	}
 	return true, nil

@@ -48,14 +48,15 @@ func rootInitCommand(env *console.Env) *cli.Command {
 			if err != nil {
 				return err
 			}
-			public, err := x509.MarshalPKIXPublicKey(key.Public())
+			public, err := keyload.FormatRoot(&key.PublicKey)
 			if err != nil {
 				return err
 			}
 			if err := atomicfile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600); err != nil {
 				return fmt.Errorf("write the root key: %w", err)
 			}
-			return output(env, c, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})))
+			fmt.Fprintf(env.Stderr, "approval root, SHA-256 %s\n", keyload.RootFingerprint(&key.PublicKey))
+			return output(env, c, public)
 		},
 	}
 }
