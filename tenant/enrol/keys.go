@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -200,7 +199,7 @@ func (h *Home) store(target, service string, private ed25519.PrivateKey) (err er
 	if err != nil {
 		return err
 	}
-	block, err := ssh.MarshalPrivateKeyWithPassphrase(private, "tesserae "+service, passphrase)
+	text, err := marshalKey(h.env.Rand, private, "tesserae "+service, passphrase, protection.rounds())
 	if err != nil {
 		return fmt.Errorf("encrypt the %s key: %w", service, err)
 	}
@@ -225,7 +224,7 @@ func (h *Home) store(target, service string, private ed25519.PrivateKey) (err er
 		}
 	}()
 	for name, data := range map[string][]byte{
-		keyFile: pem.EncodeToMemory(block), publicFile: ssh.MarshalAuthorizedKey(public), protectionFile: append(rules, '\n'),
+		keyFile: text, publicFile: ssh.MarshalAuthorizedKey(public), protectionFile: append(rules, '\n'),
 	} {
 		if err := atomicfile.Write(filepath.Join(tmp, name), data, 0o600); err != nil {
 			return fmt.Errorf("services home: %w", err)
