@@ -169,6 +169,9 @@ func (e *Env) Logger(c *cli.Context) *slog.Logger {
 // NArgs returns the command's arguments if there are exactly as many as names.
 func NArgs(c *cli.Context, names ...string) ([]string, error) {
 	args := c.Args().Slice()
+	if len(names) == 0 && len(args) > 0 {
+		return nil, Usagef("%s takes no argument, and %q is one; see '%s --help'", c.Command.HelpName, args[0], c.Command.HelpName)
+	}
 	for _, a := range args {
 		if strings.HasPrefix(a, "--") {
 			return nil, Usagef("option %s must come before %s; see '%s --help'", a, strings.Join(names, " "), c.Command.HelpName)
