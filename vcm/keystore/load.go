@@ -18,7 +18,7 @@ func (k *Keystore) UploadKLF(ctx context.Context, by accounts.Actor, text string
 	ctx = tsm.By(ctx, by.String())
 	klf, err := keyload.ParseKLF(text)
 	if err != nil {
-		return Centre{}, errkind.Errorf(errkind.Invalid, "this is not a key load file: %w", err)
+		return Centre{}, notKLF(err)
 	}
 	response, err := keyload.ParseResponse(klf.Response)
 	if err != nil {
@@ -50,6 +50,16 @@ func (k *Keystore) UploadKLF(ctx context.Context, by accounts.Actor, text string
 		return Centre{}, err
 	}
 	return k.Centre(ctx, klf.KMC)
+}
+
+// notKLF keeps the kind of what a file is instead, or of what has become of it.
+func notKLF(err error) error {
+	switch errkind.Of(err) {
+	case errkind.Refused, errkind.Integrity:
+		return err
+	default:
+		return errkind.Errorf(errkind.Invalid, "this is not a key load file: %w", err)
+	}
 }
 
 // mend finishes what a crash interrupted: a candidate whose response the module
