@@ -101,7 +101,8 @@ func config(cfg Config) (*embed.Config, error) {
 	c.AutoCompactionMode = "revision"
 	c.AutoCompactionRetention = keepRevisions
 	c.MaxRequestBytes = 1 << 20
-	c.SnapshotCount = 10000
+	c.SnapshotCount = 1000         // so many records are kept in memory besides the database
+	c.SnapshotCatchUpEntries = 100 // there is no other member that could lag behind
 	// A member needs a name for itself in its cluster; nothing listens there.
 	self := url.URL{Scheme: "http", Host: "localhost:2380"}
 	c.ListenPeerUrls, c.ListenClientUrls = nil, nil
