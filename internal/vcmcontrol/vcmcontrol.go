@@ -96,6 +96,7 @@ type Ready struct {
 	Level    string    `json:"level"` // full, rootless, landlock, process
 	Controls []Control `json:"controls"`
 	Started  time.Time `json:"started"`
+	TestMode bool      `json:"testMode,omitempty"` // the unit was started in CTS test mode
 }
 
 // Failed reports why a VCM could not start.

@@ -126,6 +126,7 @@ func (h *Host) take(v *vcm, r launch.Report, at time.Time) (next lifecycle.Recor
 	}
 	if r.Event == lifecycle.Ready {
 		next.Level, next.Controls, next.Finalised, changed = r.Ready.Level, r.Ready.Controls, false, true
+		next.TestMode = r.Ready.TestMode
 		v.since, v.lastErr = time.Now(), ""
 	} else {
 		next.Finalised = r.Finalised

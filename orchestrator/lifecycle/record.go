@@ -31,6 +31,9 @@ type Record struct {
 	// Level and Controls are the isolation of the last successful start.
 	Level    string               `json:"level,omitempty"`
 	Controls []vcmcontrol.Control `json:"controls,omitempty"`
+	// TestMode is whether the unit was in CTS test mode at the last successful
+	// start: the VCM's tokens are predictable.
+	TestMode bool `json:"testMode,omitempty"`
 	// Finalised is false while the VCM may hold audit entries that its tenant
 	// has not exported; unknown counts as not finalised.
 	Finalised bool `json:"finalised,omitempty"`

@@ -130,7 +130,7 @@ func vcm(r lifecycle.Record) *api.Vcm {
 	out := &api.Vcm{
 		Uuid: r.UUID, Esn: r.ESN, State: string(r.State), Created: r.Created.Unix(), Changed: r.Changed.Unix(),
 		Reason: r.Reason, Endpoints: []*api.Endpoint{}, IsolationLevel: r.Level, Isolation: []*api.IsolationControl{},
-		ModuleId: r.ModuleID, Restarts: int32(r.Restarts),
+		ModuleId: r.ModuleID, Restarts: int32(r.Restarts), TestMode: r.TestMode,
 		Properties: &api.Properties{
 			Name: p.Name, Autostart: p.Autostart, RestrictStartup: p.RestrictStartup, SerialCardreader: p.SerialCardreader,
 			Features: int64(p.Features), IpAddress: p.IPAddress, DiskQuota: p.DiskQuota, TenantRequestKey: p.TenantRequestKey,

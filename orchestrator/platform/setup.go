@@ -28,6 +28,9 @@ func (s setupService) Info(ctx context.Context) (*api.Info, error) {
 	if _, factory := s.p.cfg.Clients.Factory(); factory {
 		mode = "factory"
 	}
+	if id.TestMode {
+		mode += ", CTS test mode"
+	}
 	return &api.Info{
 		Esn: id.ESN, ModuleId: id.ModuleID, FirmwareId: id.FirmwareID, HardwareId: id.HardwareID, Mode: mode,
 		Features: int64(e.Features), MaxCreatableVcms: int32(e.MaxCreated), MaxActiveVcms: int32(e.MaxActive),

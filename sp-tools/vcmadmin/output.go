@@ -32,6 +32,7 @@ type vcmJSON struct {
 	Created          string            `json:"created"`
 	Changed          string            `json:"changed"`
 	Restarts         int32             `json:"restarts"`
+	TestMode         bool              `json:"test_mode"`
 	Endpoints        map[string]string `json:"endpoints"`
 	IsolationLevel   string            `json:"isolation_level,omitempty"`
 	Isolation        []controlJSON     `json:"isolation,omitempty"`
@@ -52,7 +53,7 @@ func toJSON(v *orchestrator.Vcm) vcmJSON {
 		Autostart: p.Autostart, RestrictStartup: p.RestrictStartup, SerialCardreader: p.SerialCardreader,
 		Features: p.Features, FeatureNames: licensing.Features(p.Features).String(), IPAddress: p.IpAddress,
 		DiskQuota: p.DiskQuota, RequestKey: p.TenantRequestKey, Created: stamp(v.Created), Changed: stamp(v.Changed),
-		Restarts: v.Restarts, Endpoints: map[string]string{}, IsolationLevel: v.IsolationLevel,
+		Restarts: v.Restarts, TestMode: v.TestMode, Endpoints: map[string]string{}, IsolationLevel: v.IsolationLevel,
 	}
 	for _, e := range v.Endpoints {
 		out.Endpoints[e.ServiceName] = e.Address
@@ -85,6 +86,9 @@ func showVCM(w io.Writer, v *orchestrator.Vcm, isolation bool) error {
 	}
 	pairs = append(pairs, [2]string{"ISOLATION", orElse(v.IsolationLevel, "not started yet")})
 	console.Fields(w, pairs...)
+	if v.TestMode {
+		_, _ = fmt.Fprintln(w, "WARNING: the HSM was in CTS test mode when this VCM started; its tokens are predictable and must not be sold")
+	}
 	if v.IsolationLevel == "process" {
 		_, _ = fmt.Fprintln(w, "WARNING: this VCM is isolated as a process only; another tenant's process of the same user can reach it")
 	}

@@ -7,7 +7,7 @@ struct Info {
   2: required string moduleId,
   3: required string firmwareId,
   4: required string hardwareId,
-  5: required string mode,              # factory, operational
+  5: required string mode,              # factory, operational; ", CTS test mode" after it
   6: required i64 features,
   7: required i32 maxCreatableVcms,
   8: required i32 maxActiveVcms,

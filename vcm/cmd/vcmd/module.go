@@ -70,7 +70,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	}()
 	stage("partition")
 	m.began = m.clock.Now()
-	m.ready = vcmcontrol.Ready{ModuleID: m.opened.ModuleID, Level: report.Level, Controls: report.Controls, Started: m.began}
+	m.ready = vcmcontrol.Ready{ModuleID: m.opened.ModuleID, Level: report.Level, Controls: report.Controls, Started: m.began, TestMode: m.opened.TestMode}
 	if err := m.noteStart(ctx, log); err != nil {
 		return nil, err
 	}
