@@ -10,12 +10,19 @@ import (
 // burst is how much of a second's capacity may be saved up.
 const burst = 250 * time.Millisecond
 
+// epoch is how long a VCM that has asked counts as one that wants capacity.
+const epoch = 100 * time.Millisecond
+
 // capacity shares the unit's rated capacity among the VCMs: each is served its
-// guarantee first, whatever the others do; what is left of the unit's capacity
-// goes to whoever asks, up to his ceiling.
+// guarantee first, whatever the others do; the rest goes to those who ask, by the
+// weight of their ceilings while there are several, and up to the ceiling.
 type capacity struct {
 	mu   sync.Mutex
 	unit bucket
+
+	since time.Time // of the current epoch
+	asked float64   // ceilings of those who have asked in it
+	last  float64   // the same of the epoch before
 }
 
 // bucket is a token bucket. Its level may go below zero when a guarantee is
@@ -39,6 +46,8 @@ func (b *bucket) refill(now time.Time) {
 // share is one VCM's part.
 type share struct {
 	guaranteed, ceiling bucket
+	weighted            bucket    // its part of the unit while others want theirs
+	asked               time.Time // the epoch in which it asked last
 }
 
 func newCapacity() *capacity { return &capacity{} }
@@ -61,16 +70,20 @@ func (c *capacity) lease(s *share, want int, now time.Time) hsmapi.Leased {
 	if s.ceiling.rate == 0 {
 		return hsmapi.Leased{Tokens: want}
 	}
-	for _, b := range []*bucket{&s.ceiling, &s.guaranteed, &c.unit} {
+	s.weighted.rate = c.unit.rate * s.ceiling.rate / c.wanted(s, now)
+	for _, b := range []*bucket{&s.ceiling, &s.guaranteed, &s.weighted, &c.unit} {
 		b.refill(now)
 	}
 	can := min(float64(want), s.ceiling.level)
 	if c.unit.rate > 0 {
-		can = min(can, max(s.guaranteed.level, 0)+max(c.unit.level-max(s.guaranteed.level, 0), 0))
+		// What gathers in the unit is wanted by nobody else.
+		idle := c.unit.level - c.unit.rate*burst.Seconds()/2
+		can = min(can, max(s.guaranteed.level, min(s.weighted.level, c.unit.level), idle))
 	}
 	n := int(max(can, 0))
 	s.ceiling.level -= float64(n)
 	s.guaranteed.level = max(s.guaranteed.level-float64(n), 0)
+	s.weighted.level = max(s.weighted.level-float64(n), 0)
 	c.unit.level -= float64(n)
 	out := hsmapi.Leased{Tokens: n}
 	if n < want {
@@ -78,4 +91,19 @@ func (c *capacity) lease(s *share, want int, now time.Time) hsmapi.Leased {
 		out.Retry = max(wait, 5*time.Millisecond).Milliseconds()
 	}
 	return out
+}
+
+// wanted is the sum of the ceilings of those who ask these days, s among them.
+func (c *capacity) wanted(s *share, now time.Time) float64 {
+	switch age := now.Sub(c.since); {
+	case age >= 2*epoch || age < 0:
+		c.since, c.asked, c.last = now, 0, 0
+	case age >= epoch:
+		c.since, c.asked, c.last = now, 0, c.asked
+	}
+	if !s.asked.Equal(c.since) {
+		s.asked = c.since
+		c.asked += s.ceiling.rate
+	}
+	return max(c.asked, c.last)
 }

@@ -55,6 +55,29 @@ func TestCapacityIsShared(t *testing.T) {
 	}
 }
 
+// What nobody is guaranteed goes to those who want it by the weight of their
+// ratings, and to one of them alone if the others want nothing.
+func TestTheRestIsSharedByWeight(t *testing.T) {
+	t.Parallel()
+	shares := func() []*share {
+		return []*share{
+			newShare(hsmapi.Speed{Guaranteed: 100, Ceiling: 800}), newShare(hsmapi.Speed{Guaranteed: 50, Ceiling: 400}), newShare(hsmapi.Speed{Guaranteed: 25, Ceiling: 200}),
+		}
+	}
+	c := newCapacity()
+	c.rate(700)
+	for i, got := range run(c, shares(), []int{1000, 1000, 1000}) {
+		if want := []float64{400, 200, 100}[i]; !within(got, 0.85*want, 1.2*want) {
+			t.Errorf("VCM %d got %.0f a second, want about %.0f", i, got, want)
+		}
+	}
+	c = newCapacity()
+	c.rate(700)
+	if got := run(c, shares(), []int{0, 1000, 0}); !within(got[1], 390, 410) {
+		t.Errorf("alone it got %.0f a second, its ceiling is 400", got[1])
+	}
+}
+
 func TestUnlimitedVCM(t *testing.T) {
 	t.Parallel()
 	got := newCapacity().lease(newShare(hsmapi.Speed{}), 12345, time.Now())
