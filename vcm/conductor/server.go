@@ -73,8 +73,10 @@ type Config struct {
 	// used without a valid approval signature. With nil only a signature that is
 	// there must be valid.
 	AllowUnapproved func(context.Context) bool
-	Clock           clock.Clock
-	Log             *slog.Logger
+	// Speed limits issuing commands; nil does not.
+	Speed Speed
+	Clock clock.Clock
+	Log   *slog.Logger
 }
 
 // Server answers the commands of any number of sockets and streams with one

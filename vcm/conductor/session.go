@@ -35,10 +35,13 @@ func (c *session) answer(ctx context.Context, line []byte) []byte {
 	if code != tsm.CodeOK {
 		return c.done(ctx, req, respond("SM", req.command, code, ""), code, nil)
 	}
+	var p payload
+	if err := c.server.turn(ctx, tsm.Command(req.command)); err != nil {
+		return c.done(ctx, req, c.result(req, &p, err), tsm.CodeOf(err), err)
+	}
 	if !c.server.acquire(ctx) {
 		return nil
 	}
-	var p payload
 	err := cmd.run(tsm.By(ctx, c.actor().Actor), c, &f, &p)
 	c.server.release()
 	return c.done(ctx, req, c.result(req, &p, err), tsm.CodeOf(err), err)

@@ -8,8 +8,9 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/gen/prismtoken1"
 )
 
-// authorise is the beginning of every issuing call.
-func (h *handler) authorise(messageID, accessToken string, alternatives ...accounts.Permission) (pos.Caller, error) {
+// authorise is the beginning of every issuing call, which waits here for its
+// turn where the VCM's speed is limited.
+func (h *handler) authorise(ctx context.Context, messageID, accessToken string, alternatives ...accounts.Permission) (pos.Caller, error) {
 	ses, err := h.session(accessToken)
 	if err != nil {
 		return pos.Caller{}, err
@@ -17,7 +18,10 @@ func (h *handler) authorise(messageID, accessToken string, alternatives ...accou
 	if err := permit(ses, alternatives...); err != nil {
 		return pos.Caller{}, err
 	}
-	return callerOf(ses), checkIdent("messageId", messageID)
+	if err := checkIdent("messageId", messageID); err != nil {
+		return pos.Caller{}, err
+	}
+	return callerOf(ses), h.speed.Take(ctx)
 }
 
 // issued counts tokens and turns them into the wire's.
@@ -31,7 +35,7 @@ func (h *handler) issued(tokens []pos.Token, err error) ([]*prismtoken1.Token, e
 
 // IssueCreditToken issues class 0.
 func (h *handler) IssueCreditToken(ctx context.Context, messageID, accessToken string, m *prismtoken1.MeterConfigIn, subclass int16, amount float64, tokenTime, flags int64) ([]*prismtoken1.Token, error) {
-	caller, err := h.authorise(messageID, accessToken, accounts.MayIssueCredit, accounts.MayIssueAny)
+	caller, err := h.authorise(ctx, messageID, accessToken, accounts.MayIssueCredit, accounts.MayIssueAny)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +56,7 @@ func (h *handler) IssueMseToken(ctx context.Context, messageID, accessToken stri
 			return nil, err
 		}
 	}
-	caller, err := h.authorise(messageID, accessToken, need, accounts.MayIssueAny)
+	caller, err := h.authorise(ctx, messageID, accessToken, need, accounts.MayIssueAny)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +67,7 @@ func (h *handler) IssueMseToken(ctx context.Context, messageID, accessToken stri
 
 // IssueSetControlToken issues class 2 subclass 10.
 func (h *handler) IssueSetControlToken(ctx context.Context, messageID, accessToken string, m *prismtoken1.MeterConfigIn, isFlag bool, index, value int16, tokenTime, flags int64) ([]*prismtoken1.Token, error) {
-	caller, err := h.authorise(messageID, accessToken, accounts.MayIssueEng, accounts.MayIssueAny)
+	caller, err := h.authorise(ctx, messageID, accessToken, accounts.MayIssueEng, accounts.MayIssueAny)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +77,8 @@ func (h *handler) IssueSetControlToken(ctx context.Context, messageID, accessTok
 }
 
 // IssueMeterTestToken issues class 1.
-func (h *handler) IssueMeterTestToken(_ context.Context, messageID, accessToken string, subclass int16, control int64, mfrcode int16) (*prismtoken1.MeterTestToken, error) {
-	if _, err := h.authorise(messageID, accessToken, accounts.MayIssueNMSE, accounts.MayIssueEng, accounts.MayIssueAny); err != nil {
+func (h *handler) IssueMeterTestToken(ctx context.Context, messageID, accessToken string, subclass int16, control int64, mfrcode int16) (*prismtoken1.MeterTestToken, error) {
+	if _, err := h.authorise(ctx, messageID, accessToken, accounts.MayIssueNMSE, accounts.MayIssueEng, accounts.MayIssueAny); err != nil {
 		return nil, err
 	}
 	t, err := h.pos.MeterTest(pos.MeterTest{Subclass: int(subclass), Control: control, Manufacturer: int(mfrcode)})
@@ -86,7 +90,7 @@ func (h *handler) IssueMeterTestToken(_ context.Context, messageID, accessToken 
 
 // IssueKeyChangeTokens issues a key-change set.
 func (h *handler) IssueKeyChangeTokens(ctx context.Context, messageID, accessToken string, m *prismtoken1.MeterConfigIn, to *prismtoken1.MeterConfigAmendment) ([]*prismtoken1.Token, error) {
-	caller, err := h.authorise(messageID, accessToken, accounts.MayIssueKCT, accounts.MayIssueAny)
+	caller, err := h.authorise(ctx, messageID, accessToken, accounts.MayIssueKCT, accounts.MayIssueAny)
 	if err != nil {
 		return nil, err
 	}

@@ -43,12 +43,23 @@ type Licences interface {
 	LoadLicence(ctx context.Context, text string) (tsm.Licence, error)
 }
 
+// Speed lets issuing calls pass at the rate that the VCM is rated for.
+type Speed interface {
+	Take(ctx context.Context) error
+}
+
+// unlimited is for a VCM without a rating.
+type unlimited struct{}
+
+func (unlimited) Take(context.Context) error { return nil }
+
 // Config is what a server needs. Zero limits take their defaults.
 type Config struct {
 	Accounts    *accounts.Accounts
 	POS         *pos.Service
 	Dashboard   *dashboard.Dashboard
 	Module      Licences
+	Speed       Speed // nil: not limited
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	Clock       clock.Clock
 	Log         *slog.Logger
@@ -118,6 +129,9 @@ func NewServer(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Speed == nil {
+		cfg.Speed = unlimited{}
+	}
 	most := int(cfg.Accounts.Preferences().Int(accounts.PrefMaxConnections))
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < uint64(most+descriptorReserve) {
@@ -125,7 +139,7 @@ func NewServer(cfg Config) (*Server, error) {
 		cfg.Log.Warn("fewer connections than preferred: the descriptor limit is lower", "connections", most, "descriptors", files.Cur)
 	}
 	s := &Server{
-		handler: &handler{accounts: cfg.Accounts, pos: cfg.POS, dashboard: cfg.Dashboard, module: cfg.Module, log: cfg.Log},
+		handler: &handler{accounts: cfg.Accounts, pos: cfg.POS, dashboard: cfg.Dashboard, module: cfg.Module, speed: cfg.Speed, log: cfg.Log},
 		tls: &tls.Config{
 			MinVersion: tls.VersionTLS12, GetCertificate: cfg.Certificate,
 			// One write is one record, also at the beginning of a connection.

@@ -23,6 +23,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/dashboard"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/servercert"
 	"github.com/tesserae-hsm/tesserae/vcm/sandbox"
+	"github.com/tesserae-hsm/tesserae/vcm/speed"
 	"github.com/tesserae-hsm/tesserae/vcm/store"
 )
 
@@ -43,6 +44,7 @@ type module struct {
 	dashboard *dashboard.Dashboard
 	tokens    *prismtoken.Server
 	conductor *conductor.Server
+	speed     *speed.Limiter
 
 	services *group
 }
@@ -219,8 +221,9 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		Host: clock.System(), Quota: m.start.DiskQuota, Address: address, SerialNumber: m.opened.Identity.ESN, UID: m.start.UUID,
 		Operations: func() int64 { return m.tokens.Stats().Tokens },
 	})
+	m.speed = speed.New(m.channel, speed.DefaultPatience)
 	m.tokens, err = prismtoken.NewServer(prismtoken.Config{
-		Accounts: m.accounts, POS: m.pos, Dashboard: m.dashboard, Module: m.tsm,
+		Accounts: m.accounts, POS: m.pos, Dashboard: m.dashboard, Module: m.tsm, Speed: m.speed,
 		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Get(hello) },
 		Clock:       m.clock, Log: log,
 	})
@@ -228,7 +231,7 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		return err
 	}
 	m.conductor = conductor.New(conductor.Config{
-		Module: m.tsm, Clock: m.clock, Log: log,
+		Module: m.tsm, Speed: m.speed, Clock: m.clock, Log: log,
 		Live: func() conductor.Settings {
 			trace, _ := conductor.ParseTraceLevel(prefs.Text(accounts.PrefConductorTrace)) // one of its choices
 			return conductor.Settings{MaxSockets: int(prefs.Int(accounts.PrefConductorSockets)), Trace: trace}

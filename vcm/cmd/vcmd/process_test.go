@@ -113,7 +113,7 @@ func (r *rig) spawn(extra ...*os.File) *process {
 func (r *rig) attach(end *os.File) {
 	r.t.Helper()
 	for range 500 {
-		err := r.unit.Attach(r.t.Context(), hsmapi.Attach{UUID: testUUID}, end)
+		err := r.unit.Attach(r.t.Context(), hsmapi.Attach{UUID: testUUID, Speed: r.speed}, end)
 		if err == nil {
 			return
 		}

@@ -79,6 +79,7 @@ type rig struct {
 	sockets   []*os.File
 	start     vcmcontrol.Start
 	attr      syscall.SysProcAttr
+	speed     hsmapi.Speed // zero: not limited
 	admin     ssh.Signer
 	keys      map[string]ssh.Signer // of other services, see equip
 }

@@ -46,6 +46,9 @@ func (h *handler) TokenCredit(ctx context.Context, r *prismadmin.TokenRequest) (
 	if err != nil {
 		return nil, err
 	}
+	if err := h.turn(ctx); err != nil {
+		return nil, err
+	}
 	return tokens(h.POS.Credit(ctx, in))
 }
 
@@ -53,6 +56,9 @@ func (h *handler) TokenCredit(ctx context.Context, r *prismadmin.TokenRequest) (
 func (h *handler) TokenManagement(ctx context.Context, r *prismadmin.TokenRequest) ([]*prismadmin.Token, error) {
 	in, err := h.request(r)
 	if err != nil {
+		return nil, err
+	}
+	if err := h.turn(ctx); err != nil {
 		return nil, err
 	}
 	return tokens(h.POS.Management(ctx, in))
@@ -63,6 +69,9 @@ func (h *handler) TokenKeyChange(ctx context.Context, messageID string, m *prism
 	if err := checkMessageID(messageID); err != nil {
 		return nil, err
 	}
+	if err := h.turn(ctx); err != nil {
+		return nil, err
+	}
 	return tokens(h.POS.KeyChange(ctx, pos.KeyChange{
 		Caller: h.caller(), MessageID: messageID, Meter: meter(m),
 		New: pos.Amendment{SGC: int(to.ToSgc), KRN: int(to.ToKrn), TI: int(to.ToTi)},
@@ -70,12 +79,23 @@ func (h *handler) TokenKeyChange(ctx context.Context, messageID string, m *prism
 }
 
 // TokenMeterTest makes a meter test token.
-func (h *handler) TokenMeterTest(_ context.Context, subclass int16, control int64, mfrcode int16) (*prismadmin.MeterTest, error) {
+func (h *handler) TokenMeterTest(ctx context.Context, subclass int16, control int64, mfrcode int16) (*prismadmin.MeterTest, error) {
+	if err := h.turn(ctx); err != nil {
+		return nil, err
+	}
 	t, err := h.POS.MeterTest(pos.MeterTest{Subclass: int(subclass), Control: control, Manufacturer: int(mfrcode)})
 	if err != nil {
 		return nil, err
 	}
 	return wireMeterTest(&t), nil
+}
+
+// turn waits for the VCM's turn where its speed is limited.
+func (h *handler) turn(ctx context.Context) error {
+	if h.Speed == nil {
+		return nil
+	}
+	return h.Speed.Take(ctx)
 }
 
 // TokenVerify says what a token is.

@@ -21,6 +21,11 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/servercert"
 )
 
+// Speed lets issuing calls pass at the rate that the VCM is rated for.
+type Speed interface {
+	Take(ctx context.Context) error
+}
+
 // Config is what the service administers.
 type Config struct {
 	Accounts    *accounts.Accounts
@@ -30,6 +35,7 @@ type Config struct {
 	Dashboard   *dashboard.Dashboard
 	Certificate *servercert.Certificate
 	Address     string // host:port of the token service
+	Speed       Speed  // nil: not limited
 	// Attest has the unit sign the module's public key record and returns what
 	// is appended to the record for a KMC; without it the record stays unsigned.
 	Attest           func(ctx context.Context, record string) (string, error)

@@ -1,0 +1,130 @@
+// Package speed holds a VCM to its speed rating. The rating is a guaranteed and
+// a ceiling rate of tokens a second out of the unit's rated capacity, which the
+// unit itself leases out (hsmapi, MethodLease): a VCM that were taken over could
+// ignore this package, but then it would only be fast, not slow down others
+// below what they are guaranteed.
+//
+// Tokens are leased some at a time, so that an issuing call mostly costs one
+// atomic subtraction. Who finds none left waits in the order of coming.
+package speed
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+)
+
+const (
+	// mostLeased bounds what one lease asks for: what is leased and not used is
+	// lost to the others.
+	mostLeased = 64
+	// span is what a lease should last for.
+	span = 5 * time.Millisecond
+	// shortest is the least pause before asking again.
+	shortest = time.Millisecond
+)
+
+// DefaultPatience is how long a call may wait for its turn: shorter than the
+// time after which clients give up.
+const DefaultPatience = 3 * time.Second
+
+// Lessor gives out the unit's rated capacity; *hsmapi.Channel does.
+type Lessor interface {
+	Lease(ctx context.Context, tokens int) (hsmapi.Leased, error)
+}
+
+// Limiter lets issuing calls pass at the VCM's rate.
+type Limiter struct {
+	from     Lessor
+	patience time.Duration
+	left     atomic.Int64
+	leasing  chan struct{} // one at a time, first come, first served
+	want     int           // of the next lease; by whoever is leasing
+	last     time.Time     // of the last lease
+}
+
+// New returns a limiter. patience 0 is DefaultPatience.
+func New(from Lessor, patience time.Duration) *Limiter {
+	if patience == 0 {
+		patience = DefaultPatience
+	}
+	return &Limiter{from: from, patience: patience, leasing: make(chan struct{}, 1), want: 1}
+}
+
+// Take waits until the VCM may issue another token. The kind of its error is
+// Limit when the rating is used up for longer than the patience.
+func (l *Limiter) Take(ctx context.Context) error {
+	if l.takeLeft() {
+		return nil
+	}
+	timer := time.NewTimer(l.patience)
+	defer timer.Stop()
+	select {
+	case l.leasing <- struct{}{}:
+		defer func() { <-l.leasing }()
+	case <-timer.C:
+		return l.usedUp()
+	case <-ctx.Done():
+		return errkind.Errorf(errkind.Unavailable, "the service is stopping")
+	}
+	for !l.takeLeft() { // somebody before us may have leased more than his own
+		granted, pause, err := l.lease(ctx)
+		if granted || err != nil {
+			return err
+		}
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+		case <-timer.C:
+			again.Stop()
+			return l.usedUp()
+		case <-ctx.Done():
+			again.Stop()
+			return errkind.Errorf(errkind.Unavailable, "the service is stopping")
+		}
+	}
+	return nil
+}
+
+func (l *Limiter) usedUp() error {
+	return errkind.Errorf(errkind.Limit,
+		"the speed rating of this VCM is used up: no capacity within %s; vend slower, or ask the provider for a higher rating", l.patience)
+}
+
+func (l *Limiter) takeLeft() bool {
+	for {
+		n := l.left.Load()
+		if n <= 0 {
+			return false
+		}
+		if l.left.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+}
+
+// lease asks for as much as the VCM uses in a span, by how long the last lease
+// lasted. If something was granted, one token of it is the caller's; else pause
+// is how long to wait before the next lease.
+func (l *Limiter) lease(ctx context.Context) (granted bool, pause time.Duration, err error) {
+	now := time.Now()
+	if now.Sub(l.last) < span {
+		l.want = min(2*l.want, mostLeased)
+	} else {
+		l.want = max(l.want/2, 1)
+	}
+	got, err := l.from.Lease(ctx, l.want)
+	if err != nil {
+		return false, 0, errkind.Errorf(errkind.Of(err), "lease of the unit's capacity: %w", err)
+	}
+	if got.Tokens < 1 {
+		l.want = 1 // whatever there is
+		return false, max(time.Duration(got.Retry)*time.Millisecond, shortest), nil
+	}
+	l.last = now
+	l.left.Add(int64(got.Tokens - 1))
+	return true, 0, nil
+}
