@@ -1,6 +1,7 @@
 package guides_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,18 +91,37 @@ func commands() []string {
 	return out
 }
 
+var update = flag.Bool("update", false, "put the example programs' files into the vending developer's page")
+
 // TestExamplesAreTheirFiles holds the programs of the vending developer's page
 // against the files that make interop runs.
 func TestExamplesAreTheirFiles(t *testing.T) {
 	t.Parallel()
-	g := parse(t, filepath.Join(docs, "vending-developer.md"))
+	page := filepath.Join(docs, "vending-developer.md")
 	for _, name := range interop.ExampleNames() {
 		source, err := os.ReadFile(filepath.Join(docs, "examples", interop.ExampleSource(name)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(g.Blocks, func(b guides.Block) bool { return b.Info == name && b.Text == string(source) }) {
-			t.Errorf("the page has no %s block with the text of %s", name, interop.ExampleSource(name))
+		at := slices.IndexFunc(parse(t, page).Blocks, func(b guides.Block) bool { return b.Info == name })
+		if at < 0 {
+			t.Errorf("the page has no %s block", name)
+			continue
+		}
+		shown := parse(t, page).Blocks[at].Text
+		if shown == string(source) {
+			continue
+		}
+		if !*update {
+			t.Errorf("the page's %s block is not %s; run this test with -update", name, interop.ExampleSource(name))
+			continue
+		}
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(page, []byte(strings.Replace(string(text), shown, string(source), 1)), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
