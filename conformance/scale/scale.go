@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -81,7 +82,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err := r.rig.Maker(ctx); err != nil {
 		return err
 	}
-	if r.hsmd, r.orch, err = r.rig.Unit(ctx, append([]string{"--network", wide(r.rig.Network())}, r.Flags...)...); err != nil {
+	if r.hsmd, r.orch, err = r.rig.Unit(ctx, append([]string{"--network", network()}, r.Flags...)...); err != nil {
 		return err
 	}
 	if err := r.rig.EnrolProvider(ctx); err != nil {
@@ -105,12 +106,9 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// wide turns a rig's /24 into the /16 around it.
-func wide(cidr string) string {
-	var a, b, c int
-	_, _ = fmt.Sscanf(cidr, "127.%d.%d.%d", &a, &b, &c)
-	return fmt.Sprintf("127.%d.0.0/16", a)
-}
+// network has room for every VCM and lies beyond those that rigs draw theirs
+// from: while the orchestrator is dead another could take an address.
+func network() string { return fmt.Sprintf("127.%d.0.0/16", 130+rand.IntN(120)) }
 
 // phase runs fn for every VCM and prints its time; kill is true if the
 // orchestrator is to be killed half way.
