@@ -33,7 +33,7 @@ func Command(env *console.Env, more ...*cli.Command) *cli.Command {
 		Name: "vcm", Usage: "manage your VCMs as their tenant",
 		Subcommands: append([]*cli.Command{
 			t.create(), t.start(), t.setProperties(), t.useRequestKey(), t.inspectRequest(), t.enroll(), t.unenroll(), t.info(), t.envStats(),
-			t.logs(),
+			t.logs(), t.remoteSet(), t.remoteRemove(),
 		}, more...),
 	}
 }
