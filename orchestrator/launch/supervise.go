@@ -17,17 +17,28 @@ type Policy struct {
 	Ready    time.Duration // from a start until the process must serve
 	First    time.Duration // pause before the second attempt; it doubles
 	Last     time.Duration // longest pause
-	Attempts int           // failures in a row before supervision gives up
+	Again    time.Duration // longest pause after the end of a process that served
+	Attempts int           // starts in a row that fail before supervision gives up
 	Stable   time.Duration // service that makes earlier failures forgotten
 	Drain    time.Duration // for requests in progress when the context ends
 }
 
-// DefaultPolicy gives up after about three minutes of failures.
+// DefaultPolicy gives up after about three minutes of starts that fail. A VCM that
+// serves is worth starting again however often it is lost.
 func DefaultPolicy() Policy {
 	return Policy{
-		Ready: 60 * time.Second, First: 100 * time.Millisecond, Last: 30 * time.Second,
+		Ready: 60 * time.Second, First: 100 * time.Millisecond, Last: 30 * time.Second, Again: 2 * time.Second,
 		Attempts: 14, Stable: time.Minute, Drain: 5 * time.Second,
 	}
+}
+
+// pause is how long to wait after the n-th failure in a row.
+func (p Policy) pause(n int, longest time.Duration) time.Duration {
+	wait := p.First
+	for i := 1; i < n && wait < longest; i++ {
+		wait *= 2
+	}
+	return min(wait, longest)
 }
 
 // Report is what happened to a supervised VCM: Ready, Lost or GiveUp; or Ended,
@@ -82,27 +93,35 @@ func (s *Supervisor) Process() (*Process, bool) {
 func (s *Supervisor) run(ctx context.Context) {
 	defer close(s.done)
 	defer s.cancel(nil)
-	failures := 0
+	attempts, losses := 0, 0
 	for {
 		up, err := s.serve(ctx)
 		if ctx.Err() != nil || s.stopped() {
 			return
 		}
-		reason := "it was restarted"
+		reason, wait := "it was restarted", time.Duration(0)
 		if err != nil { // nil after a planned restart
 			reason = err.Error()
-			if up >= s.policy.Stable {
-				failures = 0
+			if up > 0 {
+				if attempts = 0; up >= s.policy.Stable {
+					losses = 0
+				}
+				losses++
+				wait = s.policy.pause(losses, s.policy.Again)
+			} else {
+				attempts++
+				wait = s.policy.pause(attempts, s.policy.Last)
 			}
-			failures++
-			if hopeless(err) || failures >= s.policy.Attempts {
+			if hopeless(err) || attempts >= s.policy.Attempts {
 				s.report(ctx, Report{Event: lifecycle.GiveUp, Reason: reason, Err: err})
 				return
 			}
-			s.log.Warn("VCM lost", "reason", reason, "failures", failures)
+			s.log.Warn("VCM lost", "reason", reason, "attempts", attempts, "losses", losses, "wait", wait)
 		}
 		s.report(ctx, Report{Event: lifecycle.Lost, Reason: reason})
-		if err != nil && !s.pause(ctx, failures) {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -116,19 +135,6 @@ func hopeless(err error) bool {
 		return IsFinal(err)
 	default:
 		return true
-	}
-}
-
-func (s *Supervisor) pause(ctx context.Context, failures int) bool {
-	wait := s.policy.First
-	for i := 1; i < failures && wait < s.policy.Last; i++ {
-		wait *= 2
-	}
-	select {
-	case <-time.After(min(wait, s.policy.Last)):
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

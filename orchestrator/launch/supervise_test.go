@@ -124,6 +124,17 @@ func TestStableServiceForgivesEarlierFailures(t *testing.T) {
 	}
 }
 
+func TestServiceThatIsLostOftenIsNotGivenUp(t *testing.T) {
+	t.Parallel()
+	p := hasty()
+	p.Attempts = 2
+	_, d := supervise(t, t.Context(), p, "crash:1", "exit", "crash:1", "crash:1", "crash:1", "serve")
+	d.wait(t, 10)
+	if got, want := fmt.Sprint(d.events()), "[ready lost lost ready lost ready lost ready lost ready]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestDeclinedStopLeavesItRunning(t *testing.T) {
 	t.Parallel()
 	s, d := supervise(t, t.Context(), hasty(), "busy")
