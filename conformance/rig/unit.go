@@ -3,9 +3,11 @@ package rig
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Maker makes the maker's keys and a unit with its warrant.
@@ -36,7 +38,7 @@ func (r *Rig) Mail(name string) string {
 // Unit starts the module and the orchestrator on a network of their own.
 func (r *Rig) Unit(ctx context.Context, orchestratorFlags ...string) (hsmd, orchestratord *Daemon, err error) {
 	socket := r.Path("hsmd.sock")
-	hsmd, err = r.Start(Provider, "hsmd", "run", "--state", r.Path("unit"), "--socket", socket)
+	hsmd, err = r.Start(Provider, "hsmd", append([]string{"run", "--state", r.Path("unit"), "--socket", socket}, r.UnitFlags...)...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -55,12 +57,39 @@ func (r *Rig) Unit(ctx context.Context, orchestratorFlags ...string) (hsmd, orch
 // UnitFile is what the host sees of the unit before it is enrolled.
 func (r *Rig) UnitFile() string { return r.Path("platform", "unit.json") }
 
-// Network is a loopback subnet drawn at random, so that rigs do not meet; if
-// two do, the orchestrator skips addresses in use.
+// Network is a loopback subnet drawn at random, where nobody listens, so that rigs
+// do not meet. Another's VCM that does not run is not seen.
 func (r *Rig) Network() string {
-	var b [2]byte
-	_, _ = rand.Read(b[:])
-	return fmt.Sprintf("127.%d.%d.0/24", 64+b[0]%62, b[1])
+	taken := listening()
+	for {
+		var b [2]byte
+		_, _ = rand.Read(b[:])
+		net := [2]byte{64 + b[0]%62, b[1]}
+		if !taken[net] || len(taken) > 62*256/2 {
+			return fmt.Sprintf("127.%d.%d.0/24", net[0], net[1])
+		}
+	}
+}
+
+// listening are the second and third bytes of the loopback addresses in use.
+func listening() map[[2]byte]bool {
+	out := map[[2]byte]bool{}
+	p, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return out
+	}
+	for line := range strings.Lines(string(p)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || len(f[1]) < 8 {
+			continue
+		}
+		// The address is four bytes in the machine's order.
+		a, err := hex.DecodeString(f[1][:8])
+		if err == nil && a[3] == 127 {
+			out[[2]byte{a[2], a[1]}] = true
+		}
+	}
+	return out
 }
 
 // EnrolProvider gives the provider's tools their keys.
