@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -55,27 +54,32 @@ func TestKeyLoadGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	done := make(chan struct{})
-	var tenant sync.WaitGroup
+	done, ended := make(chan struct{}), make(chan error, 1)
 	l := &loader{r: r}
-	var failure error
-	tenant.Go(func() {
-		for failure == nil {
+	go func() {
+		for {
 			select {
 			case <-done:
+				ended <- nil
 				return
 			default:
-				failure = l.cycle(t)
+			}
+			if err := l.cycle(t); err != nil {
+				ended <- err
+				return
 			}
 		}
-	})
+	}()
 	k := &killer{t: t, r: r, rnd: rnd}
 	for _, victim := range schedule(rnd, *kills, hsmd, orchestratord, vcmd) {
 		k.pause(1500 * time.Millisecond)
+		if len(ended) > 0 {
+			break
+		}
 		k.kill(victim)
 	}
 	close(done)
-	tenant.Wait()
+	failure := <-ended
 	if failure == nil { // with nobody in the way
 		failure = l.cycle(t)
 	}
