@@ -79,6 +79,9 @@ type Isolation struct {
 	DistinctUID bool     `json:"distinctUid"`
 	Cgroup      string   `json:"cgroup"` // "", v1, v2
 	Floor       string   `json:"floor"`  // full, rootless, landlock, process
+	// Outside are the orchestrator's own namespaces, as the kernel names them,
+	// by their names above, so that the VCM can tell its own from them.
+	Outside map[string]string `json:"outside,omitempty"`
 }
 
 // Control is one isolation control as found by an attempt inside the sandbox.

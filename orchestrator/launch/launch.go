@@ -86,12 +86,7 @@ func New(cfg Config) (*Launcher, error) {
 	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, errkind.Errorf(errkind.Unavailable, "mark descriptors: %w", err)
 	}
-	// A number far above the child's own descriptors, so that laying those out
-	// before exec cannot overwrite it.
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 512)
-	if err != nil {
-		fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 64)
-	}
+	fd, err := pin(f)
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Unavailable, "VCM program %s: %w", cfg.Path, err)
 	}
@@ -139,6 +134,7 @@ func (l *Launcher) Launch(ctx context.Context, spec Spec) (*Process, error) {
 		l.cfg.Log.Warn("no control group", "uuid", spec.Start.UUID, "err", err)
 		group = noGroup{}
 	}
+	group = weakenGroup(group, spec)
 	p, err := l.start(ctx, spec, group)
 	if err != nil {
 		group.Remove()

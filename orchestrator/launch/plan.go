@@ -43,7 +43,7 @@ func plans(root bool) []plan {
 }
 
 func (p plan) isolation(g Group, floor string) vcmcontrol.Isolation {
-	return vcmcontrol.Isolation{Namespaces: slices.Clone(p.namespaces), DistinctUID: p.ownUID, Cgroup: g.Version(), Floor: floor}
+	return vcmcontrol.Isolation{Namespaces: slices.Clone(p.namespaces), DistinctUID: p.ownUID, Cgroup: g.Version(), Floor: floor, Outside: outside()}
 }
 
 // reachable is the best level that what was set up allows.
@@ -83,7 +83,7 @@ func (p plan) attributes(uid int) *syscall.SysProcAttr {
 func (l *Launcher) spawn(spec Spec, g Group, files []*os.File) (*exec.Cmd, plan, error) {
 	var last error
 	for i := int(l.chosen.Load()); i < len(l.plans); i++ {
-		p := l.plans[i]
+		p := weaken(l.plans[i], spec)
 		if best := reachable(p.isolation(g, "")); Below(best, l.cfg.Floor) {
 			if last == nil {
 				last = fmt.Errorf("control groups or uids of its own are not to be had")
@@ -171,6 +171,28 @@ func (c channels) closeTheirs() {
 	}
 }
 
+// openData opens a VCM's data directory as a mount of its own, where the
+// orchestrator has the privilege: from there no path leads to the folders above,
+// and the VCM reaches it whoever owns those.
+func openData(dir string) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return os.Open(dir)
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// outside are the orchestrator's own namespaces.
+func outside() map[string]string {
+	out := map[string]string{}
+	for _, name := range []string{"ipc", "uts"} {
+		if link, err := os.Readlink("/proc/self/ns/" + name); err == nil {
+			out[name] = link
+		}
+	}
+	return out
+}
+
 func (l *Launcher) channels(ctx context.Context, spec Spec) (c channels, err error) {
 	defer func() {
 		if err != nil {
@@ -183,7 +205,7 @@ func (l *Launcher) channels(ctx context.Context, spec Spec) (c channels, err err
 	if err = os.MkdirAll(spec.DataDir, 0o700); err != nil {
 		return c, errkind.Errorf(errkind.Unavailable, "data of VCM %s: %w", spec.Start.UUID, err)
 	}
-	if c.data, err = os.Open(spec.DataDir); err != nil {
+	if c.data, err = openData(spec.DataDir); err != nil {
 		return c, errkind.Errorf(errkind.Unavailable, "data of VCM %s: %w", spec.Start.UUID, err)
 	}
 	if c.here, c.control, err = fdrpc.Pair(); err != nil {

@@ -68,7 +68,7 @@ func (r *Report) confineFiles(data *os.File) {
 	if errata, err := ll.LandlockGetErrata(); err != nil || errata&errataSignals == 0 {
 		have.scoped &^= ll.ScopeSignal
 	}
-	if err := restrict(have, int(data.Fd())); err != nil {
+	if err := enforce(controlLandlock, func() error { return restrict(have, int(data.Fd())) }); err != nil {
 		r.add(controlLandlock, wanted, Absent, err.Error(), "")
 		return
 	}
@@ -85,6 +85,10 @@ func restrict(have rights, data int) error {
 	if err := ll.LandlockAddPathBeneathRule(rules, rule, 0); err != nil {
 		return fmt.Errorf("add the Landlock rule for the data directory: %w", err)
 	}
+	return enforceRules(rules)
+}
+
+func enforceRules(rules int) error {
 	// Every thread by itself: the kernels of today know no other way. Without
 	// cgo the Go runtime can do that; see the package comment.
 	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(rules), 0, 0); e != 0 {

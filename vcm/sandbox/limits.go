@@ -19,20 +19,24 @@ const (
 	// maxThreads bounds threads where the count is the process's own, that is
 	// in a user namespace.
 	maxThreads = 256
-	// minFileSize keeps a log file on standard error writable.
-	minFileSize = 256 << 20
+	// minLogSize keeps a log file on standard error writable.
+	minLogSize = 256 << 20
+	// fileReserve is what a file of the store may need beyond two quotas.
+	fileReserve = 8 << 20
 )
 
 // forbidDumps keeps the process's memory from debuggers of the same user and
 // from core files.
 func forbidDumps() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return errkind.Errorf(errkind.Internal, "forbid dumps: %w", err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return errkind.Errorf(errkind.Internal, "forbid core files: %w", err)
-	}
-	return nil
+	return enforce(controlDumpable, func() error {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+			return errkind.Errorf(errkind.Internal, "forbid dumps: %w", err)
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+			return errkind.Errorf(errkind.Internal, "forbid core files: %w", err)
+		}
+		return nil
+	})
 }
 
 func (r *Report) proveDumps() {
@@ -49,20 +53,55 @@ func (r *Report) proveDumps() {
 
 // limit sets what one process may take, and tries to exceed the file size.
 func (r *Report) limit(cfg Config) {
-	const wanted = "bounded files, file size and, in a user namespace, threads"
+	const wanted = "bounded descriptors, file size and, in a user namespace, threads"
 	// A write over the limit shall fail, not end the process.
 	signal.Ignore(syscall.SIGXFSZ)
-	size := uint64(max(2*cfg.DiskQuota+8<<20, minFileSize))
-	limits := []struct {
-		resource int
-		value    uint64
-	}{{unix.RLIMIT_NOFILE, maxDescriptors}, {unix.RLIMIT_FSIZE, size}, {unix.RLIMIT_MSGQUEUE, 0}}
-	if inUserNamespace() {
-		limits = append(limits, struct {
-			resource int
-			value    uint64
-		}{unix.RLIMIT_NPROC, maxThreads})
+	size := uint64(2*cfg.DiskQuota + fileReserve)
+	if isKind(unix.Stderr, unix.S_IFREG) {
+		size = max(size, minLogSize)
 	}
+	limits := boundaries(size)
+	if err := enforce(controlLimits, func() error { return lower(limits) }); err != nil {
+		r.add(controlLimits, wanted, Absent, err.Error(), "")
+		return
+	}
+	err := exceedFileSize(int(cfg.DataDir.Fd()), int64(size)+1)
+	got, reason := Enforced, ""
+	if err != unix.EFBIG {
+		got, reason = Absent, "a file larger than the limit could be made"
+	}
+	proof := fmt.Sprintf("ftruncate to %d bytes → %s", size+1, outcome(err))
+	for _, l := range limits {
+		var now unix.Rlimit
+		if err := unix.Getrlimit(l.resource, &now); err != nil || now.Max > l.value {
+			got, reason = Absent, l.name+" is not bounded"
+		}
+		proof += fmt.Sprintf("; %s ≤ %d", l.name, now.Max)
+	}
+	r.add(controlLimits, wanted, got, reason, proof)
+}
+
+// boundary is the most of one resource.
+type boundary struct {
+	name     string
+	resource int
+	value    uint64
+}
+
+func boundaries(fileSize uint64) []boundary {
+	all := []boundary{
+		{"descriptors", unix.RLIMIT_NOFILE, maxDescriptors}, {"file size", unix.RLIMIT_FSIZE, fileSize}, {"message queues", unix.RLIMIT_MSGQUEUE, 0},
+	}
+	// Outside of a user namespace the kernel counts the threads of everybody who
+	// has the same uid: there the control group bounds them, or nothing.
+	if inUserNamespace() {
+		all = append(all, boundary{"threads", unix.RLIMIT_NPROC, maxThreads})
+	}
+	return all
+}
+
+// lower sets the limits, and leaves those that are lower already.
+func lower(limits []boundary) error {
 	for _, l := range limits {
 		var now unix.Rlimit
 		err := unix.Getrlimit(l.resource, &now)
@@ -71,16 +110,10 @@ func (r *Report) limit(cfg Config) {
 			err = unix.Setrlimit(l.resource, &unix.Rlimit{Cur: v, Max: v})
 		}
 		if err != nil {
-			r.add(controlLimits, wanted, Absent, fmt.Sprintf("limit %d: %v", l.resource, err), "")
-			return
+			return fmt.Errorf("bound %s: %w", l.name, err)
 		}
 	}
-	err := exceedFileSize(int(cfg.DataDir.Fd()), int64(size)+1)
-	got, reason := Enforced, ""
-	if err != unix.EFBIG {
-		got, reason = Absent, "a file larger than the limit could be made"
-	}
-	r.add(controlLimits, wanted, got, reason, fmt.Sprintf("ftruncate to %d bytes → %s", size+1, outcome(err)))
+	return nil
 }
 
 const probeName = ".probe"

@@ -41,17 +41,19 @@ func (r *Report) prove(name, wanted string, ok bool, reason, proof string) {
 const notGiven = "the launcher did not give one, or the kernel refused it"
 
 // proveNamespaces looks around from inside the namespaces the launcher made.
-func (r *Report) proveNamespaces(c census) {
+func (r *Report) proveNamespaces(c census, i vcmcontrol.Isolation) {
 	m := uidMap()
 	r.prove(controlUser, "a user namespace of its own", m != "" && m != wholeRange, notGiven, "uid_map = "+m)
 	pid, ppid := os.Getpid(), os.Getppid()
 	r.prove(controlPID, "no other process is visible", pid == 1 && ppid == 0, notGiven, fmt.Sprintf("getpid = %d, getppid = %d", pid, ppid))
 	r.proveNetwork(c)
-	for _, ns := range []struct{ control, file, initial string }{
-		{controlIPC, "/proc/self/ns/ipc", initialIPC}, {controlUTS, "/proc/self/ns/uts", initialUTS},
-	} {
-		link, err := os.Readlink(ns.file)
-		r.prove(ns.control, "a namespace of its own", err == nil && link != ns.initial && pid == 1, notGiven, link+", the host's first is "+ns.initial)
+	for _, ns := range []struct{ control, name, initial string }{{controlIPC, "ipc", initialIPC}, {controlUTS, "uts", initialUTS}} {
+		link, err := os.Readlink("/proc/self/ns/" + ns.name)
+		outside := i.Outside[ns.name]
+		if outside == "" {
+			outside = ns.initial
+		}
+		r.prove(ns.control, "a namespace of its own", err == nil && link != outside && link != ns.initial, notGiven, link+", outside it is "+outside)
 	}
 }
 
@@ -99,9 +101,15 @@ func (r *Report) proveHost(i vcmcontrol.Isolation) {
 	r.prove(controlUID, "a uid that no other VCM has", own, "the launcher has no uids to give",
 		fmt.Sprintf("uid %d inside, %s outside; the data directory's owner is %d", os.Getuid(), outside, st.Uid))
 
-	group := ownGroup()
-	r.prove(controlCgroup, "memory, tasks and processor bounded by a control group", i.Cgroup != "" && group != "" && group != "/",
-		"the launcher has no control group to give", strings.TrimSpace(i.Cgroup+" "+group))
+	bounds, err := ownBounds()
+	switch {
+	case i.Cgroup == "":
+		r.add(controlCgroup, boundedBy, Absent, "the launcher has no control group to give", bounds)
+	case err != nil:
+		r.add(controlCgroup, boundedBy, Absent, err.Error(), bounds)
+	default:
+		r.add(controlCgroup, boundedBy, Enforced, "", i.Cgroup+": "+bounds)
+	}
 }
 
 // outsideUID is the process's uid as the host sees it.
@@ -112,29 +120,6 @@ func outsideUID() string {
 		return strconv.Itoa(os.Getuid())
 	}
 	return f[1]
-}
-
-// ownGroup is the process's group in the memory controller, or in the unified
-// hierarchy.
-func ownGroup() string {
-	p, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return ""
-	}
-	unified := ""
-	for line := range strings.SplitSeq(strings.TrimSpace(string(p)), "\n") {
-		f := strings.SplitN(line, ":", 3)
-		if len(f) != 3 {
-			continue
-		}
-		if strings.Contains(","+f[1]+",", ",memory,") {
-			return f[2]
-		}
-		if f[0] == "0" {
-			unified = f[2]
-		}
-	}
-	return unified
 }
 
 // proveSecretMemory makes a page that not even the kernel has mapped.

@@ -15,7 +15,7 @@ const capVersion = unix.LINUX_CAPABILITY_VERSION_3
 // would have.
 func (r *Report) dropCapabilities() {
 	const wanted = "none permitted, effective or inheritable"
-	if err := emptyCapabilities(); err != nil {
+	if err := enforce(controlCapabilities, emptyCapabilities); err != nil {
 		r.add(controlCapabilities, wanted, Absent, err.Error(), "")
 		return
 	}
@@ -53,8 +53,14 @@ func capabilities() (uint64, error) {
 // forbidNewPrivileges makes set-uid programs and file capabilities powerless.
 func (r *Report) forbidNewPrivileges() {
 	const wanted = "no program can give privileges back"
-	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
-		r.add(controlNoNewPrivs, wanted, Absent, e.Error(), "")
+	err := enforce(controlNoNewPrivs, func() error {
+		if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
+			return e
+		}
+		return nil
+	})
+	if err != nil {
+		r.add(controlNoNewPrivs, wanted, Absent, err.Error(), "")
 		return
 	}
 	n, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)

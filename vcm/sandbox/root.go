@@ -21,11 +21,16 @@ const inside = "data"
 // nothing but the data directory, and looks for the old one.
 func (r *Report) changeRoot(cfg Config) {
 	const wanted = "an empty, read-only root with the data directory only"
+	defer openInPlace(int(cfg.DataDir.Fd()))
 	if !slices.Contains(cfg.Isolation.Namespaces, "mnt") {
 		r.add(controlRoot, wanted, Absent, notGiven, "open of /etc/passwd → "+outcome(tryOpen("/etc/passwd")))
 		return
 	}
-	bound, err := newRoot(int(cfg.DataDir.Fd()))
+	var bound error
+	err := enforce(controlRoot, func() (err error) {
+		bound, err = newRoot(int(cfg.DataDir.Fd()))
+		return err
+	})
 	if err != nil {
 		r.add(controlRoot, wanted, Absent, err.Error(), "open of /etc/passwd → "+outcome(tryOpen("/etc/passwd")))
 		return
@@ -49,9 +54,9 @@ func (r *Report) changeRoot(cfg Config) {
 		}
 	}
 	if bound != nil && got == Enforced {
-		// The directory is still the host's mount, above which its owner's
+		// The directory is still in the host's mount, above which its owner's
 		// permissions and Landlock are in the way, not the mount.
-		reason = "data by descriptor only: " + bound.Error()
+		got, reason = Partial, "the data directory is in the host's mount: "+bound.Error()
 	}
 	r.add(controlRoot, wanted, got, reason, strings.Join(proof, "; "))
 }
@@ -123,10 +128,14 @@ func newRoot(dir int) (bound, err error) {
 	return bound, nil
 }
 
-// cloneTree takes the data directory's mount, found by its path because the
-// descriptor belongs to the launcher's mount namespace. It must be done before
-// anything is mounted over the path.
+// cloneTree takes a mount of the data directory. A privileged launcher hands one
+// over. Otherwise it is found by its path, because the descriptor belongs to the
+// launcher's mount namespace; that must be done before anything is mounted over
+// the path.
 func cloneTree(dir int) (tree int, err error) {
+	if flags, err := unix.FcntlInt(uintptr(dir), unix.F_GETFL, 0); err == nil && flags&unix.O_PATH != 0 {
+		return unix.FcntlInt(uintptr(dir), unix.F_DUPFD_CLOEXEC, 0) // a mount of its own already, from the launcher
+	}
 	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(dir))
 	if err != nil {
 		return -1, fmt.Errorf("path of the data directory: %w", err)
@@ -160,6 +169,21 @@ func attach(tree int, point string) error {
 		return fmt.Errorf("restrict the data directory's mount: %w", err)
 	}
 	return nil
+}
+
+// openInPlace replaces a descriptor that only names the directory, as the
+// launcher hands it over, by one that can be read and synced.
+func openInPlace(dir int) {
+	flags, err := unix.FcntlInt(uintptr(dir), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_PATH == 0 {
+		return
+	}
+	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return // the store will say why
+	}
+	_ = unix.Dup3(fd, dir, unix.O_CLOEXEC)
+	_ = unix.Close(fd)
 }
 
 // reopen makes the descriptor dir lead to the data directory inside the root.

@@ -4,8 +4,9 @@
 // given and closes it to debuggers and core dumps. Enter, as soon as the
 // process knows what it is, adds the rest, in this order: limits; an empty,
 // read-only root with nothing but the data directory; no capabilities;
-// no_new_privs; Landlock; a list of allowed system calls. What the kernel or
-// the launcher did not give is left out and said so.
+// no_new_privs; Landlock; a list of allowed system calls. Settle, when the store
+// is open, ends the making of files. What the kernel or the launcher did not give
+// is left out and said so.
 //
 // No line of the report repeats what a set-up call returned. Each is the
 // outcome of an attempt made after its layer was added and before the next one,
@@ -106,6 +107,7 @@ const (
 	controlLandlock     = "landlock"
 	controlSyscalls     = "syscalls"
 	controlKill         = "syscalls-kill"
+	controlFiles        = "files"
 )
 
 // needed lists the controls a level consists of, beyond those of the next weaker one.
@@ -116,18 +118,18 @@ func needed(level string) []string {
 	case Rootless:
 		return []string{controlUser, controlPID, controlNet, controlIPC, controlUTS, controlRoot, controlCapabilities}
 	case Landlock:
-		return []string{controlDescriptors, controlDumpable, controlLimits, controlNoNewPrivs, controlLandlock, controlSyscalls, controlKill}
+		return []string{controlDescriptors, controlDumpable, controlLimits, controlNoNewPrivs, controlLandlock, controlSyscalls, controlKill, controlFiles}
 	default:
 		return nil
 	}
 }
 
 // level is the strongest level whose controls, and those of all weaker ones,
-// are enforced.
-func (r Report) level() string {
+// are enforced, but for those still to come.
+func (r Report) level(later ...string) string {
 	reached := Process
 	for _, l := range []string{Landlock, Rootless, Full} {
-		if !r.enforced(needed(l)...) {
+		if !r.enforced(slices.DeleteFunc(needed(l), func(n string) bool { return slices.Contains(later, n) })...) {
 			break
 		}
 		reached = l
@@ -139,6 +141,7 @@ func (r Report) level() string {
 type Door struct {
 	census census
 	report Report
+	floor  string
 	statm  *os.File
 }
 
@@ -158,26 +161,29 @@ func Begin() (*Door, error) {
 	return d, nil
 }
 
-// Enter builds the rest of the sandbox and tries to get out of it. It fails
-// with kind Refused below the floor.
+// Enter builds the sandbox, but for what Settle adds, and tries to get out of it.
+// It fails with kind Refused below the floor.
 func (d *Door) Enter(cfg Config) (Report, error) {
 	if err := d.census.matches(cfg.Listeners); err != nil {
 		return Report{}, err
 	}
 	d.statm, _ = os.Open("/proc/self/statm") // without, Memory asks the runtime
+	filters, done := filterCount()
+	defer done()
 	r := &d.report
 	r.proveDumps()
 	r.limit(cfg)
-	r.proveNamespaces(d.census)
+	r.proveNamespaces(d.census, cfg.Isolation)
 	r.proveHost(cfg.Isolation)
 	r.proveSecretMemory()
 	r.changeRoot(cfg)
 	r.dropCapabilities()
 	r.forbidNewPrivileges()
 	r.confineFiles(cfg.DataDir)
-	r.filterSyscalls()
-	r.Level = r.level()
-	if err := r.admit(cfg.Isolation.Floor); err != nil {
+	r.filterSyscalls(filters)
+	r.Level = r.level(controlFiles)
+	d.floor = cfg.Isolation.Floor
+	if err := r.admit(d.floor); err != nil {
 		return Report{}, err
 	}
 	return *r, nil

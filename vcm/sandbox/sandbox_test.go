@@ -113,6 +113,7 @@ func TestAttacks(t *testing.T) {
 		"become dumpable":       {"allowed", "EPERM", "EPERM"},
 		"raise a limit":         {"allowed", "EPERM", "EPERM"},
 		"another filter":        {"allowed", killed, killed},
+		"make a file":           {"allowed", "EACCES", "EACCES"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -100,7 +100,7 @@ func TestWithoutNamespacesTheLevelIsLandlock(t *testing.T) {
 func TestEachMissingNamespaceIsReported(t *testing.T) {
 	t.Parallel()
 	for flag, control := range map[uintptr]string{
-		unix.CLONE_NEWNET: "ns-net", unix.CLONE_NEWIPC: "ns-ipc", unix.CLONE_NEWUTS: "ns-uts", unix.CLONE_NEWNS: "root",
+		unix.CLONE_NEWNET: "ns-net", unix.CLONE_NEWIPC: "ns-ipc", unix.CLONE_NEWUTS: "ns-uts", unix.CLONE_NEWNS: "root", unix.CLONE_NEWPID: "ns-pid",
 	} {
 		t.Run(control, func(t *testing.T) {
 			t.Parallel()

@@ -56,8 +56,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	stage := func(name string) { log.Debug("start", "done", name, "after", time.Since(began)) }
 	tuneMemory(start.MemoryLimit)
 	dir := os.NewFile(vcmcontrol.DataDirFD, "data")
-	report, err := door.Enter(sandbox.Config{DataDir: dir, Listeners: descriptors(start.Listeners), Isolation: start.Isolation, DiskQuota: start.DiskQuota})
-	if err != nil {
+	if _, err = door.Enter(sandbox.Config{DataDir: dir, Listeners: descriptors(start.Listeners), Isolation: start.Isolation, DiskQuota: start.DiskQuota}); err != nil {
 		return nil, err
 	}
 	stage("sandbox")
@@ -70,6 +69,10 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 			m.partition.close(log)
 		}
 	}()
+	report, err := door.Settle(dir)
+	if err != nil {
+		return nil, err
+	}
 	stage("partition")
 	m.began = m.clock.Now()
 	m.ready = vcmcontrol.Ready{ModuleID: m.opened.ModuleID, Level: report.Level, Controls: report.Controls, Started: m.began, TestMode: m.opened.TestMode}

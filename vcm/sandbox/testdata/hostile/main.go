@@ -35,7 +35,9 @@ func main() {
 		if mode == "namespaces" {
 			cfg.Isolation.Namespaces = []string{"user", "mnt", "pid", "net", "ipc", "uts"}
 		}
-		report, err := door.Enter(cfg)
+		_, err = door.Enter(cfg)
+		check(err)
+		report, err := door.Settle(cfg.DataDir)
 		check(err)
 		if attack == "report" {
 			if door.Memory() <= 0 {
@@ -83,6 +85,11 @@ func attacks() map[string]func() error {
 		},
 		"climb": func() error {
 			fd, err := unix.Openat(vcmcontrol.DataDirFD, strings.Repeat("../", 20)+"etc/passwd", unix.O_RDONLY, 0)
+			_ = unix.Close(fd)
+			return err
+		},
+		"make a file": func() error {
+			fd, err := unix.Openat(vcmcontrol.DataDirFD, "more", unix.O_CREAT|unix.O_WRONLY, 0o600)
 			_ = unix.Close(fd)
 			return err
 		},
