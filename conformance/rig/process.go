@@ -68,7 +68,7 @@ func (r *Rig) left() []Process {
 	left := slices.Collect(maps.Keys(r.children))
 	clear(r.children)
 	r.mu.Unlock()
-	for end := time.Now().Add(orphanTimeout); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(r.orphans); ; time.Sleep(20 * time.Millisecond) {
 		left = slices.DeleteFunc(left, func(p Process) bool { return !p.Alive() })
 		if len(left) == 0 || time.Now().After(end) {
 			return left

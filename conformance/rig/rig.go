@@ -26,6 +26,10 @@ type Rig struct {
 	bin, dir string
 	out      io.Writer
 
+	// UnitFlags are further options of hsmd.
+	UnitFlags []string
+
+	orphans  time.Duration // how long a VCM's process may outlive its daemon
 	mu       sync.Mutex
 	daemons  []*Daemon        // in the order they were first started
 	children map[Process]bool // of daemons, seen so far
@@ -35,7 +39,7 @@ type Rig struct {
 // Each command line and its output go to out. Names of sockets in dir have to fit
 // the kernel: dir should be short.
 func New(bin, dir string, out io.Writer) *Rig {
-	return &Rig{bin: bin, dir: dir, out: &shared{mu: new(sync.Mutex), to: []io.Writer{out}}, children: map[Process]bool{}}
+	return &Rig{bin: bin, dir: dir, out: &shared{mu: new(sync.Mutex), to: []io.Writer{out}}, children: map[Process]bool{}, orphans: orphanTimeout}
 }
 
 // Path is a path inside the rig's folder.

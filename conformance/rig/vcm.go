@@ -118,7 +118,7 @@ func (r *Rig) KeyRequest(ctx context.Context) error {
 		{Tenant, "ptokenadmin", []string{"pref", "set", "ptoken.allowUnapprovedKmcPubkeys", "true"}},
 		{Tenant, "ptokenadmin", []string{"kmc", "upload-key", r.Mail("kmc.pub")}},
 		{Tenant, "ptokenadmin", []string{"sm", "public-key", "--out", r.Mail("module.pub")}},
-		{KMC, "kmc", []string{"module", "add", "--dir", dir, "--file", r.Mail("module.pub")}},
+		{KMC, "kmc", []string{"module", "add", "--dir", dir, "--file", r.Mail("module.pub"), "--maker-root", r.MakerRoot()}},
 		{Tenant, "ptokenadmin", []string{"kmc", "generate-request", "--out", r.Mail("vkloadreq.txt"), "TEST-KMC"}},
 	}
 	for _, s := range steps {
