@@ -101,9 +101,22 @@ func queryLog(ctx context.Context, c *session, f *fields, out *payload) error {
 	if err != nil {
 		return err
 	}
-	out.number(uint64(f.numbers[0])).time(e.Time).text(e.Text)
+	out.number(uint64(f.numbers[0])).time(e.Time)
+	text := e.Text
+	if room := shortLine - headerSize - 2 - out.Len() - len("P~") - crcSize; len(text) > room {
+		text = text[:room-len(cut)] + cut
+	}
+	out.text(text)
 	return nil
 }
+
+// Clients read only the low octet of a response's length, so what they parse
+// has to fit: an entry of the log is cut there. Its whole text is in the log's
+// export.
+const (
+	shortLine = 248
+	cut       = "..."
+)
 
 func querySlot(ctx context.Context, c *session, f *fields, out *payload) error {
 	m := c.server.cfg.Module

@@ -77,5 +77,7 @@
 //     valid (vending.go);
 //   - GL?RR with nothing to repeat is answered 02; GL?RS forgets the last
 //     response and answers 00; the echo's time-out is not waited for (general.go);
+//   - QL cuts an entry's text where the response would need more than the low
+//     octet of the length (commands.go);
 //   - a CRC may have lower-case digits; ours never do (line.go).
 package conductor
