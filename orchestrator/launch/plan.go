@@ -100,7 +100,7 @@ func (l *Launcher) spawn(spec Spec, g Group, files []*os.File) (*exec.Cmd, plan,
 		if !denied(err) {
 			break
 		}
-		if l.chosen.CompareAndSwap(int32(i), int32(i+1)) && i+1 < len(l.plans) {
+		if i+1 < len(l.plans) && l.chosen.CompareAndSwap(int32(i), int32(i+1)) {
 			l.cfg.Log.Warn("isolation reduced", "without", p.namespaces, "ownUid", p.ownUID, "err", err)
 		}
 	}
