@@ -21,9 +21,21 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/gen/prismtoken1"
 )
 
-// noTwin checks that no meter got two tokens with one identifier.
-func noTwin(t *testing.T, calls []vending.Call) {
+// findings are violations of an invariant.
+type findings []string
+
+func (f *findings) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
+
+// none fails the test for each finding.
+func none(t *testing.T, f findings) {
 	t.Helper()
+	for _, what := range f {
+		t.Error(what)
+	}
+}
+
+// twins finds meters that got two tokens with one identifier.
+func twins(calls []vending.Call) (bad findings) {
 	type identifier struct {
 		drn string
 		tid int32
@@ -33,17 +45,17 @@ func noTwin(t *testing.T, calls []vending.Call) {
 		for _, token := range c.Tokens {
 			id := identifier{token.Drn, token.Tid}
 			if twin := first[id]; twin != nil {
-				t.Errorf("meter %s got TID %d twice: %s and %s", id.drn, id.tid, twin.TokenDec, token.TokenDec)
+				bad.add("meter %s got TID %d twice: %s and %s", id.drn, id.tid, twin.TokenDec, token.TokenDec)
 			}
 			first[id] = token
 		}
 	}
+	return bad
 }
 
-// accepted enters every token into its meter in the order of the identifiers, and
-// checks that the meters took them all.
-func accepted(t *testing.T, calls []vending.Call, accounts []rig.Account) {
-	t.Helper()
+// rejected enters every token into its meter in the order of the identifiers, and
+// finds those that a meter did not take for what they were sold as.
+func rejected(calls []vending.Call, accounts []rig.Account) (bad findings) {
 	tokens := map[string][]*prismtoken1.Token{}
 	for _, c := range calls {
 		for _, token := range c.Tokens {
@@ -58,15 +70,16 @@ func accepted(t *testing.T, calls []vending.Call, accounts []rig.Account) {
 			r, err := a.Meter.Enter(token.TokenDec, time.Now())
 			switch {
 			case err != nil:
-				t.Errorf("meter %s: %v", a.Config.Drn, err)
+				bad.add("meter %s: %v", a.Config.Drn, err)
 			case !r.Accepted || r.Amount != strconv.Itoa(int(token.TransferAmount)):
-				t.Errorf("meter %s: %s, for %v", a.Config.Drn, r, token.TransferAmount)
+				bad.add("meter %s: %s, for %v", a.Config.Drn, r, token.TransferAmount)
 			}
 		}
 	}
-	for drn, t1 := range tokens {
-		t.Errorf("%d tokens for meter %s, which is nobody's", len(t1), drn)
+	for drn, strays := range tokens {
+		bad.add("%d tokens for meter %s, which is nobody's", len(strays), drn)
 	}
+	return bad
 }
 
 // auditor reads a VCM's log as its tenant does: exported and verified with the
@@ -146,12 +159,10 @@ func (a *auditor) key(text []byte) (ed25519.PublicKey, error) {
 	return auditlog.CertifiedKey(line, unit, strings.ToLower(esn+"/"+a.v.UUID+"/auditlog"))
 }
 
-// audited checks that exactly the tokens that were issued are in the log: each
-// that was returned, and none for a call that never happened. It returns the units
-// issued by supply group.
-func audited(t *testing.T, calls []vending.Call, records []auditlog.Record) map[string]int64 {
-	t.Helper()
-	units := map[string]int64{}
+// unaudited finds tokens that are not in the log, and entries of the log for calls
+// that were told never to have happened. It returns the units issued by supply group.
+func unaudited(calls []vending.Call, records []auditlog.Record) (units map[string]int64, bad findings) {
+	units = map[string]int64{}
 	entries := map[string]auditlog.Record{}
 	for _, r := range records {
 		if r.Kind != "token.credit" {
@@ -159,12 +170,12 @@ func audited(t *testing.T, calls []vending.Call, records []auditlog.Record) map[
 		}
 		message := r.Detail["message"]
 		if other, twice := entries[message]; twice {
-			t.Errorf("entries %d and %d are of one message %s", other.Seq, r.Seq, message)
+			bad.add("entries %d and %d are of one message %s", other.Seq, r.Seq, message)
 		}
 		entries[message] = r
 		n, err := strconv.ParseInt(r.Detail["units"], 10, 64)
 		if err != nil {
-			t.Errorf("entry %d: units %v", r.Seq, err)
+			bad.add("entry %d: units %v", r.Seq, err)
 		}
 		units[r.Detail["sgc"]] += n
 	}
@@ -173,22 +184,21 @@ func audited(t *testing.T, calls []vending.Call, records []auditlog.Record) map[
 		delete(entries, c.MessageID)
 		switch {
 		case len(c.Tokens) == 0 && found:
-			t.Errorf("message %s was answered with %s, but its token is in the log as entry %d", c.MessageID, c.Code, r.Seq)
+			bad.add("message %s was answered with %s, but its token is in the log as entry %d", c.MessageID, c.Code, r.Seq)
 		case len(c.Tokens) == 0:
 		case !found:
-			t.Errorf("message %s was answered with a token that is not in the log", c.MessageID)
+			bad.add("message %s was answered with a token that is not in the log", c.MessageID)
 		default:
-			sameToken(t, c.Tokens[0], r)
+			bad = append(bad, differences(c.Tokens[0], r)...)
 		}
 	}
 	for message, r := range entries {
-		t.Errorf("entry %d is of message %s, which nobody sent", r.Seq, message)
+		bad.add("entry %d is of message %s, which nobody sent", r.Seq, message)
 	}
-	return units
+	return units, bad
 }
 
-func sameToken(t *testing.T, token *prismtoken1.Token, r auditlog.Record) {
-	t.Helper()
+func differences(token *prismtoken1.Token, r auditlog.Record) (bad findings) {
 	digest := sha256.Sum256([]byte(token.TokenDec))
 	for _, f := range []struct{ what, got, want string }{
 		{"digest", r.Detail["tokenSha256"], hex.EncodeToString(digest[:])},
@@ -198,9 +208,10 @@ func sameToken(t *testing.T, token *prismtoken1.Token, r auditlog.Record) {
 		{"supply group", r.Detail["sgc"], fmt.Sprintf("%06d", token.Sgc)},
 	} {
 		if f.got != f.want {
-			t.Errorf("entry %d of token %s: %s is %s, not %s", r.Seq, token.TokenDec, f.what, f.got, f.want)
+			bad.add("entry %d of token %s: %s is %s, not %s", r.Seq, token.TokenDec, f.what, f.got, f.want)
 		}
 	}
+	return bad
 }
 
 // unitsLeft is what a key's unit limit has left.

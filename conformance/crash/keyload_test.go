@@ -127,9 +127,13 @@ type slot struct {
 // step does one command until it is answered. A command that was refused after
 // nobody answered may have been done already: done tells by the slot.
 func (l *loader) step(t *testing.T, done func(slot) bool, args ...string) error {
+	return l.tool(t, done, "ptokenadmin", args...)
+}
+
+func (l *loader) tool(t *testing.T, done func(slot) bool, name string, args ...string) error {
 	asked := false
 	for end := time.Now().Add(recovery); ; time.Sleep(50 * time.Millisecond) {
-		out, err := l.r.Try(t.Context(), rig.Tenant, "ptokenadmin", args...)
+		out, err := l.r.Try(t.Context(), rig.Tenant, name, args...)
 		if err != nil {
 			return err
 		}
@@ -146,8 +150,17 @@ func (l *loader) step(t *testing.T, done func(slot) bool, args ...string) error 
 				return nil
 			}
 		}
-		return fmt.Errorf("ptokenadmin %s ended with %d: %s", strings.Join(args, " "), out.Code, out.All)
+		return fmt.Errorf("%s %s ended with %d: %s", name, strings.Join(args, " "), out.Code, out.All)
 	}
+}
+
+// expire makes room in the log, as the tenant has to from time to time.
+func (l *loader) expire(t *testing.T) error {
+	dir, err := os.MkdirTemp(l.r.Mail(""), "log-")
+	if err != nil {
+		return err
+	}
+	return l.tool(t, nil, "hsmadmin", "vcm", "logs", "export", "--saved", "--expire", "--force", "--outdir", dir)
 }
 
 func (l *loader) slot(t *testing.T) (slot, error) {
@@ -197,7 +210,9 @@ func (l *loader) cycle(t *testing.T) error {
 	case s.State != "ACTIVE" || s.Loaded != loadKeys || s.InKLF != loadKeys:
 		return fmt.Errorf("after a key load the slot is %+v", s)
 	}
-	l.cycles++
+	if l.cycles++; l.cycles%20 == 0 {
+		return l.expire(t)
+	}
 	return nil
 }
 
