@@ -97,6 +97,13 @@ struct Conductor {
   10: required i64 commands
 }
 
+# In maintenance mode the VCM issues no tokens and the provider may stop it.
+struct Maintenance {
+  1: required bool on,
+  2: required i64 since,                # 0: never changed
+  3: required string changedBy
+}
+
 struct Role {
   1: required string name,
   2: required string description
@@ -229,6 +236,9 @@ service PrismAdmin {
   Conductor conductorShow() throws (1: failure.Failure f),
   # Ends every socket and SSH session after the command under way; the module is not touched.
   Conductor conductorRestart() throws (1: failure.Failure f),
+
+  Maintenance maintenanceShow() throws (1: failure.Failure f),
+  Maintenance maintenanceSet(1: required bool on) throws (1: failure.Failure f),
 
   TokenEndpoint tokenEndpoint() throws (1: failure.Failure f),
   TokenEndpoint tlsGenerate() throws (1: failure.Failure f),                      # a new self-signed certificate

@@ -18,6 +18,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
 	"github.com/tesserae-hsm/tesserae/vcm/conductor"
 	"github.com/tesserae-hsm/tesserae/vcm/keystore"
+	"github.com/tesserae-hsm/tesserae/vcm/maintenance"
 	"github.com/tesserae-hsm/tesserae/vcm/pos"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/dashboard"
@@ -45,6 +46,7 @@ type module struct {
 	tokens    *prismtoken.Server
 	conductor *conductor.Server
 	speed     *speed.Limiter
+	mode      *maintenance.Mode
 
 	services *group
 }
@@ -225,8 +227,11 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		Operations: func() int64 { return m.tokens.Stats().Tokens },
 	})
 	m.speed = speed.New(m.channel, speed.DefaultPatience)
+	if m.mode, err = maintenance.Open(ctx, maintenance.Config{Store: m.store, Audit: m.audit, Clock: m.clock}); err != nil {
+		return err
+	}
 	m.tokens, err = prismtoken.NewServer(prismtoken.Config{
-		Accounts: m.accounts, POS: m.pos, Dashboard: m.dashboard, Module: m.tsm, Speed: m.speed,
+		Accounts: m.accounts, POS: m.pos, Dashboard: m.dashboard, Module: m.tsm, Speed: m.tokenGate(),
 		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return m.cert.Get(hello) },
 		Clock:       m.clock, Log: log,
 	})
@@ -234,7 +239,7 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		return err
 	}
 	m.conductor = conductor.New(conductor.Config{
-		Module: m.tsm, Speed: m.speed, Clock: m.clock, Log: log,
+		Module: m.tsm, Speed: m.commandGate(), Clock: m.clock, Log: log,
 		Live: func() conductor.Settings {
 			trace, _ := conductor.ParseTraceLevel(prefs.Text(accounts.PrefConductorTrace)) // one of its choices
 			return conductor.Settings{MaxSockets: int(prefs.Int(accounts.PrefConductorSockets)), Trace: trace}
@@ -262,10 +267,10 @@ func descriptors(ls []vcmcontrol.Listener) []int {
 	return out
 }
 
-// operational reports whether the token service would vend now: the security
-// module is in order and holds a key that can.
+// operational reports whether the token service would vend now: it is not in
+// maintenance mode, the security module is in order and holds a key that can.
 func (m *module) operational(ctx context.Context) (yes bool, err error) {
-	if m.tsm.Failure() != "" {
+	if m.mode.State().On || m.tsm.Failure() != "" {
 		return false, nil
 	}
 	err = m.store.View(ctx, func(tx *store.Tx) error {

@@ -72,6 +72,9 @@ func (m *module) serve(ctx context.Context, log *slog.Logger) error {
 
 // direct serves a listener that is not SSH.
 func (m *module) direct(service string, l net.Listener, log *slog.Logger) func(context.Context) error {
+	if serve := takenOver(m, service, l); serve != nil {
+		return serve
+	}
 	switch service {
 	case vcmcontrol.ServiceTokenAPI:
 		return func(ctx context.Context) error { return m.tokens.Serve(ctx, l) }
@@ -90,7 +93,7 @@ func (m *module) sshServices(keys *sshadminservice.Keys, log *slog.Logger) map[s
 		Bucket: func(tx *store.Tx) *store.Bucket { return tx.Bucket(bucketAudit) },
 	})
 	admin := tokenadmin.New(tokenadmin.Config{
-		Accounts: m.accounts, Keys: m.keys, POS: m.pos, Module: m.tsm, Dashboard: m.dashboard, Certificate: m.cert,
+		Accounts: m.accounts, Keys: m.keys, POS: m.pos, Module: m.tsm, Dashboard: m.dashboard, Certificate: m.cert, Maintenance: m.mode, Speed: m.tokenGate(),
 		Address: m.address(vcmcontrol.ServiceTokenAPI), Attest: m.attest,
 		Conductor: m.conductor, ConductorAddress: m.address(vcmcontrol.ServiceSMAPI), Log: log,
 	})

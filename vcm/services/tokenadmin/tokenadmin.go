@@ -16,6 +16,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
 	"github.com/tesserae-hsm/tesserae/vcm/conductor"
 	"github.com/tesserae-hsm/tesserae/vcm/keystore"
+	"github.com/tesserae-hsm/tesserae/vcm/maintenance"
 	"github.com/tesserae-hsm/tesserae/vcm/pos"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/dashboard"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/servercert"
@@ -36,6 +37,7 @@ type Config struct {
 	Certificate *servercert.Certificate
 	Address     string // host:port of the token service
 	Speed       Speed  // nil: not limited
+	Maintenance *maintenance.Mode
 	// Attest has the unit sign the module's public key record and returns what
 	// is appended to the record for a KMC; without it the record stays unsigned.
 	Attest           func(ctx context.Context, record string) (string, error)
@@ -93,6 +95,9 @@ func (h *handler) Status(ctx context.Context) (*prismadmin.Status, error) {
 	out := &prismadmin.Status{Info: st.Info, Alerts: make([]string, 0, len(st.Notices))}
 	for _, n := range st.Notices {
 		out.Alerts = append(out.Alerts, n.Code+" "+n.Text)
+	}
+	if st := h.Maintenance.State(); st.On {
+		out.Alerts = append(out.Alerts, maintenanceNotice(st))
 	}
 	return out, nil
 }

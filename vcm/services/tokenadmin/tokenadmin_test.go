@@ -25,6 +25,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
 	"github.com/tesserae-hsm/tesserae/vcm/keystore"
+	"github.com/tesserae-hsm/tesserae/vcm/maintenance"
 	"github.com/tesserae-hsm/tesserae/vcm/pos"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/dashboard"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/servercert"
@@ -118,6 +119,7 @@ func newRig(t *testing.T) *rig {
 	})
 	r.service = tokenadmin.New(tokenadmin.Config{
 		Accounts: a, Keys: keys, POS: service, Module: r.module, Dashboard: board, Certificate: r.cert, Address: "127.77.0.2:9443",
+		Maintenance: must(maintenance.Open(ctx, maintenance.Config{Store: s, Audit: audit, Clock: r.clock}))(t),
 	})
 	r.PrismAdmin = r.service.Handler(accounts.Actor{Realm: "ssh", Name: "SHA256-abc"})
 	return r

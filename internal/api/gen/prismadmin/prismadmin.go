@@ -3907,6 +3907,221 @@ func (p *Conductor) String() string {
 }
 
 // Attributes:
+//   - On
+//   - Since
+//   - ChangedBy
+type Maintenance struct {
+	On        bool   `thrift:"on,1,required" db:"on" json:"on"`
+	Since     int64  `thrift:"since,2,required" db:"since" json:"since"`
+	ChangedBy string `thrift:"changedBy,3,required" db:"changedBy" json:"changedBy"`
+}
+
+func NewMaintenance() *Maintenance {
+	return &Maintenance{}
+}
+
+func (p *Maintenance) GetOn() bool {
+	return p.On
+}
+
+func (p *Maintenance) GetSince() int64 {
+	return p.Since
+}
+
+func (p *Maintenance) GetChangedBy() string {
+	return p.ChangedBy
+}
+func (p *Maintenance) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetOn bool = false
+	var issetSince bool = false
+	var issetChangedBy bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetOn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 2:
+			if fieldTypeId == thrift.I64 {
+				if err := p.ReadField2(ctx, iprot); err != nil {
+					return err
+				}
+				issetSince = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 3:
+			if fieldTypeId == thrift.STRING {
+				if err := p.ReadField3(ctx, iprot); err != nil {
+					return err
+				}
+				issetChangedBy = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetOn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field On is not set"))
+	}
+	if !issetSince {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field Since is not set"))
+	}
+	if !issetChangedBy {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field ChangedBy is not set"))
+	}
+	return nil
+}
+
+func (p *Maintenance) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.On = v
+	}
+	return nil
+}
+
+func (p *Maintenance) ReadField2(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadI64(ctx); err != nil {
+		return thrift.PrependError("error reading field 2: ", err)
+	} else {
+		p.Since = v
+	}
+	return nil
+}
+
+func (p *Maintenance) ReadField3(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadString(ctx); err != nil {
+		return thrift.PrependError("error reading field 3: ", err)
+	} else {
+		p.ChangedBy = v
+	}
+	return nil
+}
+
+func (p *Maintenance) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "Maintenance"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField2(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField3(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *Maintenance) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "on", thrift.BOOL, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:on: ", p), err)
+	}
+	if err := oprot.WriteBool(ctx, bool(p.On)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.on (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:on: ", p), err)
+	}
+	return err
+}
+
+func (p *Maintenance) writeField2(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "since", thrift.I64, 2); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 2:since: ", p), err)
+	}
+	if err := oprot.WriteI64(ctx, int64(p.Since)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.since (2) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 2:since: ", p), err)
+	}
+	return err
+}
+
+func (p *Maintenance) writeField3(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "changedBy", thrift.STRING, 3); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 3:changedBy: ", p), err)
+	}
+	if err := oprot.WriteString(ctx, string(p.ChangedBy)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.changedBy (3) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 3:changedBy: ", p), err)
+	}
+	return err
+}
+
+func (p *Maintenance) Equals(other *Maintenance) bool {
+	if p == other {
+		return true
+	} else if p == nil || other == nil {
+		return false
+	}
+	if p.On != other.On {
+		return false
+	}
+	if p.Since != other.Since {
+		return false
+	}
+	if p.ChangedBy != other.ChangedBy {
+		return false
+	}
+	return true
+}
+
+func (p *Maintenance) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("Maintenance(%+v)", *p)
+}
+
+// Attributes:
 //   - Name
 //   - Description
 type Role struct {
@@ -7730,6 +7945,10 @@ type PrismAdmin interface {
 	LicenseLoad(ctx context.Context, text string) (_r string, _err error)
 	ConductorShow(ctx context.Context) (_r *Conductor, _err error)
 	ConductorRestart(ctx context.Context) (_r *Conductor, _err error)
+	MaintenanceShow(ctx context.Context) (_r *Maintenance, _err error)
+	// Parameters:
+	//  - On
+	MaintenanceSet(ctx context.Context, on bool) (_r *Maintenance, _err error)
 	TokenEndpoint(ctx context.Context) (_r *TokenEndpoint, _err error)
 	TlsGenerate(ctx context.Context) (_r *TokenEndpoint, _err error)
 	// Parameters:
@@ -8446,11 +8665,11 @@ func (p *PrismAdminClient) ConductorRestart(ctx context.Context) (_r *Conductor,
 	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "conductorRestart failed: unknown result")
 }
 
-func (p *PrismAdminClient) TokenEndpoint(ctx context.Context) (_r *TokenEndpoint, _err error) {
-	var _args121 PrismAdminTokenEndpointArgs
-	var _result123 PrismAdminTokenEndpointResult
+func (p *PrismAdminClient) MaintenanceShow(ctx context.Context) (_r *Maintenance, _err error) {
+	var _args121 PrismAdminMaintenanceShowArgs
+	var _result123 PrismAdminMaintenanceShowResult
 	var _meta122 thrift.ResponseMeta
-	_meta122, _err = p.Client_().Call(ctx, "tokenEndpoint", &_args121, &_result123)
+	_meta122, _err = p.Client_().Call(ctx, "maintenanceShow", &_args121, &_result123)
 	p.SetLastResponseMeta_(_meta122)
 	if _err != nil {
 		return
@@ -8463,14 +8682,17 @@ func (p *PrismAdminClient) TokenEndpoint(ctx context.Context) (_r *TokenEndpoint
 	if _ret124 := _result123.GetSuccess(); _ret124 != nil {
 		return _ret124, nil
 	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenEndpoint failed: unknown result")
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "maintenanceShow failed: unknown result")
 }
 
-func (p *PrismAdminClient) TlsGenerate(ctx context.Context) (_r *TokenEndpoint, _err error) {
-	var _args125 PrismAdminTlsGenerateArgs
-	var _result127 PrismAdminTlsGenerateResult
+// Parameters:
+//   - On
+func (p *PrismAdminClient) MaintenanceSet(ctx context.Context, on bool) (_r *Maintenance, _err error) {
+	var _args125 PrismAdminMaintenanceSetArgs
+	_args125.On = on
+	var _result127 PrismAdminMaintenanceSetResult
 	var _meta126 thrift.ResponseMeta
-	_meta126, _err = p.Client_().Call(ctx, "tlsGenerate", &_args125, &_result127)
+	_meta126, _err = p.Client_().Call(ctx, "maintenanceSet", &_args125, &_result127)
 	p.SetLastResponseMeta_(_meta126)
 	if _err != nil {
 		return
@@ -8483,19 +8705,14 @@ func (p *PrismAdminClient) TlsGenerate(ctx context.Context) (_r *TokenEndpoint, 
 	if _ret128 := _result127.GetSuccess(); _ret128 != nil {
 		return _ret128, nil
 	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsGenerate failed: unknown result")
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "maintenanceSet failed: unknown result")
 }
 
-// Parameters:
-//   - ChainPem
-//   - KeyPem
-func (p *PrismAdminClient) TlsImport(ctx context.Context, chainPem string, keyPem string) (_r *TokenEndpoint, _err error) {
-	var _args129 PrismAdminTlsImportArgs
-	_args129.ChainPem = chainPem
-	_args129.KeyPem = keyPem
-	var _result131 PrismAdminTlsImportResult
+func (p *PrismAdminClient) TokenEndpoint(ctx context.Context) (_r *TokenEndpoint, _err error) {
+	var _args129 PrismAdminTokenEndpointArgs
+	var _result131 PrismAdminTokenEndpointResult
 	var _meta130 thrift.ResponseMeta
-	_meta130, _err = p.Client_().Call(ctx, "tlsImport", &_args129, &_result131)
+	_meta130, _err = p.Client_().Call(ctx, "tokenEndpoint", &_args129, &_result131)
 	p.SetLastResponseMeta_(_meta130)
 	if _err != nil {
 		return
@@ -8508,14 +8725,14 @@ func (p *PrismAdminClient) TlsImport(ctx context.Context, chainPem string, keyPe
 	if _ret132 := _result131.GetSuccess(); _ret132 != nil {
 		return _ret132, nil
 	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsImport failed: unknown result")
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenEndpoint failed: unknown result")
 }
 
-func (p *PrismAdminClient) RoleList(ctx context.Context) (_r []*Role, _err error) {
-	var _args133 PrismAdminRoleListArgs
-	var _result135 PrismAdminRoleListResult
+func (p *PrismAdminClient) TlsGenerate(ctx context.Context) (_r *TokenEndpoint, _err error) {
+	var _args133 PrismAdminTlsGenerateArgs
+	var _result135 PrismAdminTlsGenerateResult
 	var _meta134 thrift.ResponseMeta
-	_meta134, _err = p.Client_().Call(ctx, "roleList", &_args133, &_result135)
+	_meta134, _err = p.Client_().Call(ctx, "tlsGenerate", &_args133, &_result135)
 	p.SetLastResponseMeta_(_meta134)
 	if _err != nil {
 		return
@@ -8525,47 +8742,92 @@ func (p *PrismAdminClient) RoleList(ctx context.Context) (_r []*Role, _err error
 		return _r, _result135.F
 	}
 
-	return _result135.GetSuccess(), nil
+	if _ret136 := _result135.GetSuccess(); _ret136 != nil {
+		return _ret136, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsGenerate failed: unknown result")
+}
+
+// Parameters:
+//   - ChainPem
+//   - KeyPem
+func (p *PrismAdminClient) TlsImport(ctx context.Context, chainPem string, keyPem string) (_r *TokenEndpoint, _err error) {
+	var _args137 PrismAdminTlsImportArgs
+	_args137.ChainPem = chainPem
+	_args137.KeyPem = keyPem
+	var _result139 PrismAdminTlsImportResult
+	var _meta138 thrift.ResponseMeta
+	_meta138, _err = p.Client_().Call(ctx, "tlsImport", &_args137, &_result139)
+	p.SetLastResponseMeta_(_meta138)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result139.F != nil:
+		return _r, _result139.F
+	}
+
+	if _ret140 := _result139.GetSuccess(); _ret140 != nil {
+		return _ret140, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tlsImport failed: unknown result")
+}
+
+func (p *PrismAdminClient) RoleList(ctx context.Context) (_r []*Role, _err error) {
+	var _args141 PrismAdminRoleListArgs
+	var _result143 PrismAdminRoleListResult
+	var _meta142 thrift.ResponseMeta
+	_meta142, _err = p.Client_().Call(ctx, "roleList", &_args141, &_result143)
+	p.SetLastResponseMeta_(_meta142)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result143.F != nil:
+		return _r, _result143.F
+	}
+
+	return _result143.GetSuccess(), nil
 }
 
 // Parameters:
 //   - Request
 func (p *PrismAdminClient) TokenCredit(ctx context.Context, request *TokenRequest) (_r []*Token, _err error) {
-	var _args136 PrismAdminTokenCreditArgs
-	_args136.Request = request
-	var _result138 PrismAdminTokenCreditResult
-	var _meta137 thrift.ResponseMeta
-	_meta137, _err = p.Client_().Call(ctx, "tokenCredit", &_args136, &_result138)
-	p.SetLastResponseMeta_(_meta137)
+	var _args144 PrismAdminTokenCreditArgs
+	_args144.Request = request
+	var _result146 PrismAdminTokenCreditResult
+	var _meta145 thrift.ResponseMeta
+	_meta145, _err = p.Client_().Call(ctx, "tokenCredit", &_args144, &_result146)
+	p.SetLastResponseMeta_(_meta145)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result138.F != nil:
-		return _r, _result138.F
+	case _result146.F != nil:
+		return _r, _result146.F
 	}
 
-	return _result138.GetSuccess(), nil
+	return _result146.GetSuccess(), nil
 }
 
 // Parameters:
 //   - Request
 func (p *PrismAdminClient) TokenManagement(ctx context.Context, request *TokenRequest) (_r []*Token, _err error) {
-	var _args139 PrismAdminTokenManagementArgs
-	_args139.Request = request
-	var _result141 PrismAdminTokenManagementResult
-	var _meta140 thrift.ResponseMeta
-	_meta140, _err = p.Client_().Call(ctx, "tokenManagement", &_args139, &_result141)
-	p.SetLastResponseMeta_(_meta140)
+	var _args147 PrismAdminTokenManagementArgs
+	_args147.Request = request
+	var _result149 PrismAdminTokenManagementResult
+	var _meta148 thrift.ResponseMeta
+	_meta148, _err = p.Client_().Call(ctx, "tokenManagement", &_args147, &_result149)
+	p.SetLastResponseMeta_(_meta148)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result141.F != nil:
-		return _r, _result141.F
+	case _result149.F != nil:
+		return _r, _result149.F
 	}
 
-	return _result141.GetSuccess(), nil
+	return _result149.GetSuccess(), nil
 }
 
 // Parameters:
@@ -8573,23 +8835,23 @@ func (p *PrismAdminClient) TokenManagement(ctx context.Context, request *TokenRe
 //   - Meter
 //   - To
 func (p *PrismAdminClient) TokenKeyChange(ctx context.Context, messageId string, meter *Meter, to *Amendment) (_r []*Token, _err error) {
-	var _args142 PrismAdminTokenKeyChangeArgs
-	_args142.MessageId = messageId
-	_args142.Meter = meter
-	_args142.To = to
-	var _result144 PrismAdminTokenKeyChangeResult
-	var _meta143 thrift.ResponseMeta
-	_meta143, _err = p.Client_().Call(ctx, "tokenKeyChange", &_args142, &_result144)
-	p.SetLastResponseMeta_(_meta143)
+	var _args150 PrismAdminTokenKeyChangeArgs
+	_args150.MessageId = messageId
+	_args150.Meter = meter
+	_args150.To = to
+	var _result152 PrismAdminTokenKeyChangeResult
+	var _meta151 thrift.ResponseMeta
+	_meta151, _err = p.Client_().Call(ctx, "tokenKeyChange", &_args150, &_result152)
+	p.SetLastResponseMeta_(_meta151)
 	if _err != nil {
 		return
 	}
 	switch {
-	case _result144.F != nil:
-		return _r, _result144.F
+	case _result152.F != nil:
+		return _r, _result152.F
 	}
 
-	return _result144.GetSuccess(), nil
+	return _result152.GetSuccess(), nil
 }
 
 // Parameters:
@@ -8597,61 +8859,13 @@ func (p *PrismAdminClient) TokenKeyChange(ctx context.Context, messageId string,
 //   - Control
 //   - Mfrcode
 func (p *PrismAdminClient) TokenMeterTest(ctx context.Context, subclass int16, control int64, mfrcode int16) (_r *MeterTest, _err error) {
-	var _args145 PrismAdminTokenMeterTestArgs
-	_args145.Subclass = subclass
-	_args145.Control = control
-	_args145.Mfrcode = mfrcode
-	var _result147 PrismAdminTokenMeterTestResult
-	var _meta146 thrift.ResponseMeta
-	_meta146, _err = p.Client_().Call(ctx, "tokenMeterTest", &_args145, &_result147)
-	p.SetLastResponseMeta_(_meta146)
-	if _err != nil {
-		return
-	}
-	switch {
-	case _result147.F != nil:
-		return _r, _result147.F
-	}
-
-	if _ret148 := _result147.GetSuccess(); _ret148 != nil {
-		return _ret148, nil
-	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenMeterTest failed: unknown result")
-}
-
-// Parameters:
-//   - Meter
-//   - TokenDec
-func (p *PrismAdminClient) TokenVerify(ctx context.Context, meter *Meter, tokenDec string) (_r *Verification, _err error) {
-	var _args149 PrismAdminTokenVerifyArgs
-	_args149.Meter = meter
-	_args149.TokenDec = tokenDec
-	var _result151 PrismAdminTokenVerifyResult
-	var _meta150 thrift.ResponseMeta
-	_meta150, _err = p.Client_().Call(ctx, "tokenVerify", &_args149, &_result151)
-	p.SetLastResponseMeta_(_meta150)
-	if _err != nil {
-		return
-	}
-	switch {
-	case _result151.F != nil:
-		return _r, _result151.F
-	}
-
-	if _ret152 := _result151.GetSuccess(); _ret152 != nil {
-		return _ret152, nil
-	}
-	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenVerify failed: unknown result")
-}
-
-// Parameters:
-//   - MessageId
-func (p *PrismAdminClient) TokenFetch(ctx context.Context, messageId string) (_r []*Token, _err error) {
-	var _args153 PrismAdminTokenFetchArgs
-	_args153.MessageId = messageId
-	var _result155 PrismAdminTokenFetchResult
+	var _args153 PrismAdminTokenMeterTestArgs
+	_args153.Subclass = subclass
+	_args153.Control = control
+	_args153.Mfrcode = mfrcode
+	var _result155 PrismAdminTokenMeterTestResult
 	var _meta154 thrift.ResponseMeta
-	_meta154, _err = p.Client_().Call(ctx, "tokenFetch", &_args153, &_result155)
+	_meta154, _err = p.Client_().Call(ctx, "tokenMeterTest", &_args153, &_result155)
 	p.SetLastResponseMeta_(_meta154)
 	if _err != nil {
 		return
@@ -8661,7 +8875,55 @@ func (p *PrismAdminClient) TokenFetch(ctx context.Context, messageId string) (_r
 		return _r, _result155.F
 	}
 
-	return _result155.GetSuccess(), nil
+	if _ret156 := _result155.GetSuccess(); _ret156 != nil {
+		return _ret156, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenMeterTest failed: unknown result")
+}
+
+// Parameters:
+//   - Meter
+//   - TokenDec
+func (p *PrismAdminClient) TokenVerify(ctx context.Context, meter *Meter, tokenDec string) (_r *Verification, _err error) {
+	var _args157 PrismAdminTokenVerifyArgs
+	_args157.Meter = meter
+	_args157.TokenDec = tokenDec
+	var _result159 PrismAdminTokenVerifyResult
+	var _meta158 thrift.ResponseMeta
+	_meta158, _err = p.Client_().Call(ctx, "tokenVerify", &_args157, &_result159)
+	p.SetLastResponseMeta_(_meta158)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result159.F != nil:
+		return _r, _result159.F
+	}
+
+	if _ret160 := _result159.GetSuccess(); _ret160 != nil {
+		return _ret160, nil
+	}
+	return nil, thrift.NewTApplicationException(thrift.MISSING_RESULT, "tokenVerify failed: unknown result")
+}
+
+// Parameters:
+//   - MessageId
+func (p *PrismAdminClient) TokenFetch(ctx context.Context, messageId string) (_r []*Token, _err error) {
+	var _args161 PrismAdminTokenFetchArgs
+	_args161.MessageId = messageId
+	var _result163 PrismAdminTokenFetchResult
+	var _meta162 thrift.ResponseMeta
+	_meta162, _err = p.Client_().Call(ctx, "tokenFetch", &_args161, &_result163)
+	p.SetLastResponseMeta_(_meta162)
+	if _err != nil {
+		return
+	}
+	switch {
+	case _result163.F != nil:
+		return _r, _result163.F
+	}
+
+	return _result163.GetSuccess(), nil
 }
 
 type PrismAdminProcessor struct {
@@ -8684,48 +8946,50 @@ func (p *PrismAdminProcessor) ProcessorMap() map[string]thrift.TProcessorFunctio
 
 func NewPrismAdminProcessor(handler PrismAdmin) *PrismAdminProcessor {
 
-	self156 := &PrismAdminProcessor{handler: handler, processorMap: make(map[string]thrift.TProcessorFunction)}
-	self156.processorMap["status"] = &prismAdminProcessorStatus{handler: handler}
-	self156.processorMap["userList"] = &prismAdminProcessorUserList{handler: handler}
-	self156.processorMap["userShow"] = &prismAdminProcessorUserShow{handler: handler}
-	self156.processorMap["userCreate"] = &prismAdminProcessorUserCreate{handler: handler}
-	self156.processorMap["userChange"] = &prismAdminProcessorUserChange{handler: handler}
-	self156.processorMap["userSetPassword"] = &prismAdminProcessorUserSetPassword{handler: handler}
-	self156.processorMap["userDelete"] = &prismAdminProcessorUserDelete{handler: handler}
-	self156.processorMap["prefList"] = &prismAdminProcessorPrefList{handler: handler}
-	self156.processorMap["prefSet"] = &prismAdminProcessorPrefSet{handler: handler}
-	self156.processorMap["kmcUploadKey"] = &prismAdminProcessorKmcUploadKey{handler: handler}
-	self156.processorMap["kmcList"] = &prismAdminProcessorKmcList{handler: handler}
-	self156.processorMap["kmcGenerateRequest"] = &prismAdminProcessorKmcGenerateRequest{handler: handler}
-	self156.processorMap["kmcFetchRequest"] = &prismAdminProcessorKmcFetchRequest{handler: handler}
-	self156.processorMap["kmcUploadKlf"] = &prismAdminProcessorKmcUploadKlf{handler: handler}
-	self156.processorMap["kmcLoad"] = &prismAdminProcessorKmcLoad{handler: handler}
-	self156.processorMap["kmcEndSession"] = &prismAdminProcessorKmcEndSession{handler: handler}
-	self156.processorMap["kmcDeleteSlot"] = &prismAdminProcessorKmcDeleteSlot{handler: handler}
-	self156.processorMap["kmcApprovals"] = &prismAdminProcessorKmcApprovals{handler: handler}
-	self156.processorMap["kmcPinRoot"] = &prismAdminProcessorKmcPinRoot{handler: handler}
-	self156.processorMap["kmcUploadApprovals"] = &prismAdminProcessorKmcUploadApprovals{handler: handler}
-	self156.processorMap["vkList"] = &prismAdminProcessorVkList{handler: handler}
-	self156.processorMap["vkShow"] = &prismAdminProcessorVkShow{handler: handler}
-	self156.processorMap["vkLoad"] = &prismAdminProcessorVkLoad{handler: handler}
-	self156.processorMap["vkDelete"] = &prismAdminProcessorVkDelete{handler: handler}
-	self156.processorMap["smPublicKey"] = &prismAdminProcessorSmPublicKey{handler: handler}
-	self156.processorMap["smLoadTables"] = &prismAdminProcessorSmLoadTables{handler: handler}
-	self156.processorMap["smStatus"] = &prismAdminProcessorSmStatus{handler: handler}
-	self156.processorMap["licenseLoad"] = &prismAdminProcessorLicenseLoad{handler: handler}
-	self156.processorMap["conductorShow"] = &prismAdminProcessorConductorShow{handler: handler}
-	self156.processorMap["conductorRestart"] = &prismAdminProcessorConductorRestart{handler: handler}
-	self156.processorMap["tokenEndpoint"] = &prismAdminProcessorTokenEndpoint{handler: handler}
-	self156.processorMap["tlsGenerate"] = &prismAdminProcessorTlsGenerate{handler: handler}
-	self156.processorMap["tlsImport"] = &prismAdminProcessorTlsImport{handler: handler}
-	self156.processorMap["roleList"] = &prismAdminProcessorRoleList{handler: handler}
-	self156.processorMap["tokenCredit"] = &prismAdminProcessorTokenCredit{handler: handler}
-	self156.processorMap["tokenManagement"] = &prismAdminProcessorTokenManagement{handler: handler}
-	self156.processorMap["tokenKeyChange"] = &prismAdminProcessorTokenKeyChange{handler: handler}
-	self156.processorMap["tokenMeterTest"] = &prismAdminProcessorTokenMeterTest{handler: handler}
-	self156.processorMap["tokenVerify"] = &prismAdminProcessorTokenVerify{handler: handler}
-	self156.processorMap["tokenFetch"] = &prismAdminProcessorTokenFetch{handler: handler}
-	return self156
+	self164 := &PrismAdminProcessor{handler: handler, processorMap: make(map[string]thrift.TProcessorFunction)}
+	self164.processorMap["status"] = &prismAdminProcessorStatus{handler: handler}
+	self164.processorMap["userList"] = &prismAdminProcessorUserList{handler: handler}
+	self164.processorMap["userShow"] = &prismAdminProcessorUserShow{handler: handler}
+	self164.processorMap["userCreate"] = &prismAdminProcessorUserCreate{handler: handler}
+	self164.processorMap["userChange"] = &prismAdminProcessorUserChange{handler: handler}
+	self164.processorMap["userSetPassword"] = &prismAdminProcessorUserSetPassword{handler: handler}
+	self164.processorMap["userDelete"] = &prismAdminProcessorUserDelete{handler: handler}
+	self164.processorMap["prefList"] = &prismAdminProcessorPrefList{handler: handler}
+	self164.processorMap["prefSet"] = &prismAdminProcessorPrefSet{handler: handler}
+	self164.processorMap["kmcUploadKey"] = &prismAdminProcessorKmcUploadKey{handler: handler}
+	self164.processorMap["kmcList"] = &prismAdminProcessorKmcList{handler: handler}
+	self164.processorMap["kmcGenerateRequest"] = &prismAdminProcessorKmcGenerateRequest{handler: handler}
+	self164.processorMap["kmcFetchRequest"] = &prismAdminProcessorKmcFetchRequest{handler: handler}
+	self164.processorMap["kmcUploadKlf"] = &prismAdminProcessorKmcUploadKlf{handler: handler}
+	self164.processorMap["kmcLoad"] = &prismAdminProcessorKmcLoad{handler: handler}
+	self164.processorMap["kmcEndSession"] = &prismAdminProcessorKmcEndSession{handler: handler}
+	self164.processorMap["kmcDeleteSlot"] = &prismAdminProcessorKmcDeleteSlot{handler: handler}
+	self164.processorMap["kmcApprovals"] = &prismAdminProcessorKmcApprovals{handler: handler}
+	self164.processorMap["kmcPinRoot"] = &prismAdminProcessorKmcPinRoot{handler: handler}
+	self164.processorMap["kmcUploadApprovals"] = &prismAdminProcessorKmcUploadApprovals{handler: handler}
+	self164.processorMap["vkList"] = &prismAdminProcessorVkList{handler: handler}
+	self164.processorMap["vkShow"] = &prismAdminProcessorVkShow{handler: handler}
+	self164.processorMap["vkLoad"] = &prismAdminProcessorVkLoad{handler: handler}
+	self164.processorMap["vkDelete"] = &prismAdminProcessorVkDelete{handler: handler}
+	self164.processorMap["smPublicKey"] = &prismAdminProcessorSmPublicKey{handler: handler}
+	self164.processorMap["smLoadTables"] = &prismAdminProcessorSmLoadTables{handler: handler}
+	self164.processorMap["smStatus"] = &prismAdminProcessorSmStatus{handler: handler}
+	self164.processorMap["licenseLoad"] = &prismAdminProcessorLicenseLoad{handler: handler}
+	self164.processorMap["conductorShow"] = &prismAdminProcessorConductorShow{handler: handler}
+	self164.processorMap["conductorRestart"] = &prismAdminProcessorConductorRestart{handler: handler}
+	self164.processorMap["maintenanceShow"] = &prismAdminProcessorMaintenanceShow{handler: handler}
+	self164.processorMap["maintenanceSet"] = &prismAdminProcessorMaintenanceSet{handler: handler}
+	self164.processorMap["tokenEndpoint"] = &prismAdminProcessorTokenEndpoint{handler: handler}
+	self164.processorMap["tlsGenerate"] = &prismAdminProcessorTlsGenerate{handler: handler}
+	self164.processorMap["tlsImport"] = &prismAdminProcessorTlsImport{handler: handler}
+	self164.processorMap["roleList"] = &prismAdminProcessorRoleList{handler: handler}
+	self164.processorMap["tokenCredit"] = &prismAdminProcessorTokenCredit{handler: handler}
+	self164.processorMap["tokenManagement"] = &prismAdminProcessorTokenManagement{handler: handler}
+	self164.processorMap["tokenKeyChange"] = &prismAdminProcessorTokenKeyChange{handler: handler}
+	self164.processorMap["tokenMeterTest"] = &prismAdminProcessorTokenMeterTest{handler: handler}
+	self164.processorMap["tokenVerify"] = &prismAdminProcessorTokenVerify{handler: handler}
+	self164.processorMap["tokenFetch"] = &prismAdminProcessorTokenFetch{handler: handler}
+	return self164
 }
 
 func (p *PrismAdminProcessor) Process(ctx context.Context, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
@@ -8738,12 +9002,12 @@ func (p *PrismAdminProcessor) Process(ctx context.Context, iprot, oprot thrift.T
 	}
 	iprot.Skip(ctx, thrift.STRUCT)
 	iprot.ReadMessageEnd(ctx)
-	x157 := thrift.NewTApplicationException(thrift.UNKNOWN_METHOD, "Unknown function "+name)
+	x165 := thrift.NewTApplicationException(thrift.UNKNOWN_METHOD, "Unknown function "+name)
 	oprot.WriteMessageBegin(ctx, name, thrift.EXCEPTION, seqId)
-	x157.Write(ctx, oprot)
+	x165.Write(ctx, oprot)
 	oprot.WriteMessageEnd(ctx)
 	oprot.Flush(ctx)
-	return false, x157
+	return false, x165
 
 }
 
@@ -8752,7 +9016,7 @@ type prismAdminProcessorStatus struct {
 }
 
 func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err158 error
+	var _write_err166 error
 	args := PrismAdminStatusArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8802,21 +9066,21 @@ func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc159 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing status: "+err2.Error())
+			_exc167 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing status: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "status", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err158 = thrift.WrapTException(err2)
+				_write_err166 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc159.Write(ctx, oprot); _write_err158 == nil && err2 != nil {
-				_write_err158 = thrift.WrapTException(err2)
+			if err2 := _exc167.Write(ctx, oprot); _write_err166 == nil && err2 != nil {
+				_write_err166 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err158 == nil && err2 != nil {
-				_write_err158 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err166 == nil && err2 != nil {
+				_write_err166 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err158 == nil && err2 != nil {
-				_write_err158 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err166 == nil && err2 != nil {
+				_write_err166 = thrift.WrapTException(err2)
 			}
-			if _write_err158 != nil {
-				return false, thrift.WrapTException(_write_err158)
+			if _write_err166 != nil {
+				return false, thrift.WrapTException(_write_err166)
 			}
 			return true, err
 		}
@@ -8825,19 +9089,19 @@ func (p *prismAdminProcessorStatus) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "status", thrift.REPLY, seqId); err2 != nil {
-		_write_err158 = thrift.WrapTException(err2)
+		_write_err166 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err158 == nil && err2 != nil {
-		_write_err158 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err166 == nil && err2 != nil {
+		_write_err166 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err158 == nil && err2 != nil {
-		_write_err158 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err166 == nil && err2 != nil {
+		_write_err166 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err158 == nil && err2 != nil {
-		_write_err158 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err166 == nil && err2 != nil {
+		_write_err166 = thrift.WrapTException(err2)
 	}
-	if _write_err158 != nil {
-		return false, thrift.WrapTException(_write_err158)
+	if _write_err166 != nil {
+		return false, thrift.WrapTException(_write_err166)
 	}
 	return true, err
 }
@@ -8847,7 +9111,7 @@ type prismAdminProcessorUserList struct {
 }
 
 func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err160 error
+	var _write_err168 error
 	args := PrismAdminUserListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8897,21 +9161,21 @@ func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc161 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userList: "+err2.Error())
+			_exc169 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err160 = thrift.WrapTException(err2)
+				_write_err168 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc161.Write(ctx, oprot); _write_err160 == nil && err2 != nil {
-				_write_err160 = thrift.WrapTException(err2)
+			if err2 := _exc169.Write(ctx, oprot); _write_err168 == nil && err2 != nil {
+				_write_err168 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err160 == nil && err2 != nil {
-				_write_err160 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err168 == nil && err2 != nil {
+				_write_err168 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err160 == nil && err2 != nil {
-				_write_err160 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err168 == nil && err2 != nil {
+				_write_err168 = thrift.WrapTException(err2)
 			}
-			if _write_err160 != nil {
-				return false, thrift.WrapTException(_write_err160)
+			if _write_err168 != nil {
+				return false, thrift.WrapTException(_write_err168)
 			}
 			return true, err
 		}
@@ -8920,19 +9184,19 @@ func (p *prismAdminProcessorUserList) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userList", thrift.REPLY, seqId); err2 != nil {
-		_write_err160 = thrift.WrapTException(err2)
+		_write_err168 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err160 == nil && err2 != nil {
-		_write_err160 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err168 == nil && err2 != nil {
+		_write_err168 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err160 == nil && err2 != nil {
-		_write_err160 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err168 == nil && err2 != nil {
+		_write_err168 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err160 == nil && err2 != nil {
-		_write_err160 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err168 == nil && err2 != nil {
+		_write_err168 = thrift.WrapTException(err2)
 	}
-	if _write_err160 != nil {
-		return false, thrift.WrapTException(_write_err160)
+	if _write_err168 != nil {
+		return false, thrift.WrapTException(_write_err168)
 	}
 	return true, err
 }
@@ -8942,7 +9206,7 @@ type prismAdminProcessorUserShow struct {
 }
 
 func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err162 error
+	var _write_err170 error
 	args := PrismAdminUserShowArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -8992,21 +9256,21 @@ func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc163 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userShow: "+err2.Error())
+			_exc171 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userShow: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userShow", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err162 = thrift.WrapTException(err2)
+				_write_err170 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc163.Write(ctx, oprot); _write_err162 == nil && err2 != nil {
-				_write_err162 = thrift.WrapTException(err2)
+			if err2 := _exc171.Write(ctx, oprot); _write_err170 == nil && err2 != nil {
+				_write_err170 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err162 == nil && err2 != nil {
-				_write_err162 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err170 == nil && err2 != nil {
+				_write_err170 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err162 == nil && err2 != nil {
-				_write_err162 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err170 == nil && err2 != nil {
+				_write_err170 = thrift.WrapTException(err2)
 			}
-			if _write_err162 != nil {
-				return false, thrift.WrapTException(_write_err162)
+			if _write_err170 != nil {
+				return false, thrift.WrapTException(_write_err170)
 			}
 			return true, err
 		}
@@ -9015,19 +9279,19 @@ func (p *prismAdminProcessorUserShow) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userShow", thrift.REPLY, seqId); err2 != nil {
-		_write_err162 = thrift.WrapTException(err2)
+		_write_err170 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err162 == nil && err2 != nil {
-		_write_err162 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err170 == nil && err2 != nil {
+		_write_err170 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err162 == nil && err2 != nil {
-		_write_err162 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err170 == nil && err2 != nil {
+		_write_err170 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err162 == nil && err2 != nil {
-		_write_err162 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err170 == nil && err2 != nil {
+		_write_err170 = thrift.WrapTException(err2)
 	}
-	if _write_err162 != nil {
-		return false, thrift.WrapTException(_write_err162)
+	if _write_err170 != nil {
+		return false, thrift.WrapTException(_write_err170)
 	}
 	return true, err
 }
@@ -9037,7 +9301,7 @@ type prismAdminProcessorUserCreate struct {
 }
 
 func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err164 error
+	var _write_err172 error
 	args := PrismAdminUserCreateArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9087,21 +9351,21 @@ func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc165 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userCreate: "+err2.Error())
+			_exc173 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userCreate: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userCreate", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err164 = thrift.WrapTException(err2)
+				_write_err172 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc165.Write(ctx, oprot); _write_err164 == nil && err2 != nil {
-				_write_err164 = thrift.WrapTException(err2)
+			if err2 := _exc173.Write(ctx, oprot); _write_err172 == nil && err2 != nil {
+				_write_err172 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err164 == nil && err2 != nil {
-				_write_err164 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err172 == nil && err2 != nil {
+				_write_err172 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err164 == nil && err2 != nil {
-				_write_err164 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err172 == nil && err2 != nil {
+				_write_err172 = thrift.WrapTException(err2)
 			}
-			if _write_err164 != nil {
-				return false, thrift.WrapTException(_write_err164)
+			if _write_err172 != nil {
+				return false, thrift.WrapTException(_write_err172)
 			}
 			return true, err
 		}
@@ -9110,19 +9374,19 @@ func (p *prismAdminProcessorUserCreate) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userCreate", thrift.REPLY, seqId); err2 != nil {
-		_write_err164 = thrift.WrapTException(err2)
+		_write_err172 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err164 == nil && err2 != nil {
-		_write_err164 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err172 == nil && err2 != nil {
+		_write_err172 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err164 == nil && err2 != nil {
-		_write_err164 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err172 == nil && err2 != nil {
+		_write_err172 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err164 == nil && err2 != nil {
-		_write_err164 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err172 == nil && err2 != nil {
+		_write_err172 = thrift.WrapTException(err2)
 	}
-	if _write_err164 != nil {
-		return false, thrift.WrapTException(_write_err164)
+	if _write_err172 != nil {
+		return false, thrift.WrapTException(_write_err172)
 	}
 	return true, err
 }
@@ -9132,7 +9396,7 @@ type prismAdminProcessorUserChange struct {
 }
 
 func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err166 error
+	var _write_err174 error
 	args := PrismAdminUserChangeArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9182,21 +9446,21 @@ func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc167 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userChange: "+err2.Error())
+			_exc175 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userChange: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userChange", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err166 = thrift.WrapTException(err2)
+				_write_err174 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc167.Write(ctx, oprot); _write_err166 == nil && err2 != nil {
-				_write_err166 = thrift.WrapTException(err2)
+			if err2 := _exc175.Write(ctx, oprot); _write_err174 == nil && err2 != nil {
+				_write_err174 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err166 == nil && err2 != nil {
-				_write_err166 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err174 == nil && err2 != nil {
+				_write_err174 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err166 == nil && err2 != nil {
-				_write_err166 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err174 == nil && err2 != nil {
+				_write_err174 = thrift.WrapTException(err2)
 			}
-			if _write_err166 != nil {
-				return false, thrift.WrapTException(_write_err166)
+			if _write_err174 != nil {
+				return false, thrift.WrapTException(_write_err174)
 			}
 			return true, err
 		}
@@ -9205,19 +9469,19 @@ func (p *prismAdminProcessorUserChange) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userChange", thrift.REPLY, seqId); err2 != nil {
-		_write_err166 = thrift.WrapTException(err2)
+		_write_err174 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err166 == nil && err2 != nil {
-		_write_err166 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err174 == nil && err2 != nil {
+		_write_err174 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err166 == nil && err2 != nil {
-		_write_err166 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err174 == nil && err2 != nil {
+		_write_err174 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err166 == nil && err2 != nil {
-		_write_err166 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err174 == nil && err2 != nil {
+		_write_err174 = thrift.WrapTException(err2)
 	}
-	if _write_err166 != nil {
-		return false, thrift.WrapTException(_write_err166)
+	if _write_err174 != nil {
+		return false, thrift.WrapTException(_write_err174)
 	}
 	return true, err
 }
@@ -9227,7 +9491,7 @@ type prismAdminProcessorUserSetPassword struct {
 }
 
 func (p *prismAdminProcessorUserSetPassword) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err168 error
+	var _write_err176 error
 	args := PrismAdminUserSetPasswordArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9277,40 +9541,40 @@ func (p *prismAdminProcessorUserSetPassword) Process(ctx context.Context, seqId 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc169 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userSetPassword: "+err2.Error())
+			_exc177 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userSetPassword: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userSetPassword", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err168 = thrift.WrapTException(err2)
+				_write_err176 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc169.Write(ctx, oprot); _write_err168 == nil && err2 != nil {
-				_write_err168 = thrift.WrapTException(err2)
+			if err2 := _exc177.Write(ctx, oprot); _write_err176 == nil && err2 != nil {
+				_write_err176 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err168 == nil && err2 != nil {
-				_write_err168 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err176 == nil && err2 != nil {
+				_write_err176 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err168 == nil && err2 != nil {
-				_write_err168 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err176 == nil && err2 != nil {
+				_write_err176 = thrift.WrapTException(err2)
 			}
-			if _write_err168 != nil {
-				return false, thrift.WrapTException(_write_err168)
+			if _write_err176 != nil {
+				return false, thrift.WrapTException(_write_err176)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userSetPassword", thrift.REPLY, seqId); err2 != nil {
-		_write_err168 = thrift.WrapTException(err2)
+		_write_err176 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err168 == nil && err2 != nil {
-		_write_err168 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err176 == nil && err2 != nil {
+		_write_err176 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err168 == nil && err2 != nil {
-		_write_err168 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err176 == nil && err2 != nil {
+		_write_err176 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err168 == nil && err2 != nil {
-		_write_err168 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err176 == nil && err2 != nil {
+		_write_err176 = thrift.WrapTException(err2)
 	}
-	if _write_err168 != nil {
-		return false, thrift.WrapTException(_write_err168)
+	if _write_err176 != nil {
+		return false, thrift.WrapTException(_write_err176)
 	}
 	return true, err
 }
@@ -9320,7 +9584,7 @@ type prismAdminProcessorUserDelete struct {
 }
 
 func (p *prismAdminProcessorUserDelete) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err170 error
+	var _write_err178 error
 	args := PrismAdminUserDeleteArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9370,40 +9634,40 @@ func (p *prismAdminProcessorUserDelete) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc171 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userDelete: "+err2.Error())
+			_exc179 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing userDelete: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "userDelete", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err170 = thrift.WrapTException(err2)
+				_write_err178 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc171.Write(ctx, oprot); _write_err170 == nil && err2 != nil {
-				_write_err170 = thrift.WrapTException(err2)
+			if err2 := _exc179.Write(ctx, oprot); _write_err178 == nil && err2 != nil {
+				_write_err178 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err170 == nil && err2 != nil {
-				_write_err170 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err178 == nil && err2 != nil {
+				_write_err178 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err170 == nil && err2 != nil {
-				_write_err170 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err178 == nil && err2 != nil {
+				_write_err178 = thrift.WrapTException(err2)
 			}
-			if _write_err170 != nil {
-				return false, thrift.WrapTException(_write_err170)
+			if _write_err178 != nil {
+				return false, thrift.WrapTException(_write_err178)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "userDelete", thrift.REPLY, seqId); err2 != nil {
-		_write_err170 = thrift.WrapTException(err2)
+		_write_err178 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err170 == nil && err2 != nil {
-		_write_err170 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err178 == nil && err2 != nil {
+		_write_err178 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err170 == nil && err2 != nil {
-		_write_err170 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err178 == nil && err2 != nil {
+		_write_err178 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err170 == nil && err2 != nil {
-		_write_err170 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err178 == nil && err2 != nil {
+		_write_err178 = thrift.WrapTException(err2)
 	}
-	if _write_err170 != nil {
-		return false, thrift.WrapTException(_write_err170)
+	if _write_err178 != nil {
+		return false, thrift.WrapTException(_write_err178)
 	}
 	return true, err
 }
@@ -9413,7 +9677,7 @@ type prismAdminProcessorPrefList struct {
 }
 
 func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err172 error
+	var _write_err180 error
 	args := PrismAdminPrefListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9463,21 +9727,21 @@ func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc173 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefList: "+err2.Error())
+			_exc181 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "prefList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err172 = thrift.WrapTException(err2)
+				_write_err180 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc173.Write(ctx, oprot); _write_err172 == nil && err2 != nil {
-				_write_err172 = thrift.WrapTException(err2)
+			if err2 := _exc181.Write(ctx, oprot); _write_err180 == nil && err2 != nil {
+				_write_err180 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err172 == nil && err2 != nil {
-				_write_err172 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err180 == nil && err2 != nil {
+				_write_err180 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err172 == nil && err2 != nil {
-				_write_err172 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err180 == nil && err2 != nil {
+				_write_err180 = thrift.WrapTException(err2)
 			}
-			if _write_err172 != nil {
-				return false, thrift.WrapTException(_write_err172)
+			if _write_err180 != nil {
+				return false, thrift.WrapTException(_write_err180)
 			}
 			return true, err
 		}
@@ -9486,19 +9750,19 @@ func (p *prismAdminProcessorPrefList) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "prefList", thrift.REPLY, seqId); err2 != nil {
-		_write_err172 = thrift.WrapTException(err2)
+		_write_err180 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err172 == nil && err2 != nil {
-		_write_err172 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err180 == nil && err2 != nil {
+		_write_err180 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err172 == nil && err2 != nil {
-		_write_err172 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err180 == nil && err2 != nil {
+		_write_err180 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err172 == nil && err2 != nil {
-		_write_err172 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err180 == nil && err2 != nil {
+		_write_err180 = thrift.WrapTException(err2)
 	}
-	if _write_err172 != nil {
-		return false, thrift.WrapTException(_write_err172)
+	if _write_err180 != nil {
+		return false, thrift.WrapTException(_write_err180)
 	}
 	return true, err
 }
@@ -9508,7 +9772,7 @@ type prismAdminProcessorPrefSet struct {
 }
 
 func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err174 error
+	var _write_err182 error
 	args := PrismAdminPrefSetArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9558,21 +9822,21 @@ func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc175 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefSet: "+err2.Error())
+			_exc183 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing prefSet: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "prefSet", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err174 = thrift.WrapTException(err2)
+				_write_err182 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc175.Write(ctx, oprot); _write_err174 == nil && err2 != nil {
-				_write_err174 = thrift.WrapTException(err2)
+			if err2 := _exc183.Write(ctx, oprot); _write_err182 == nil && err2 != nil {
+				_write_err182 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err174 == nil && err2 != nil {
-				_write_err174 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err182 == nil && err2 != nil {
+				_write_err182 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err174 == nil && err2 != nil {
-				_write_err174 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err182 == nil && err2 != nil {
+				_write_err182 = thrift.WrapTException(err2)
 			}
-			if _write_err174 != nil {
-				return false, thrift.WrapTException(_write_err174)
+			if _write_err182 != nil {
+				return false, thrift.WrapTException(_write_err182)
 			}
 			return true, err
 		}
@@ -9581,19 +9845,19 @@ func (p *prismAdminProcessorPrefSet) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "prefSet", thrift.REPLY, seqId); err2 != nil {
-		_write_err174 = thrift.WrapTException(err2)
+		_write_err182 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err174 == nil && err2 != nil {
-		_write_err174 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err182 == nil && err2 != nil {
+		_write_err182 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err174 == nil && err2 != nil {
-		_write_err174 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err182 == nil && err2 != nil {
+		_write_err182 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err174 == nil && err2 != nil {
-		_write_err174 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err182 == nil && err2 != nil {
+		_write_err182 = thrift.WrapTException(err2)
 	}
-	if _write_err174 != nil {
-		return false, thrift.WrapTException(_write_err174)
+	if _write_err182 != nil {
+		return false, thrift.WrapTException(_write_err182)
 	}
 	return true, err
 }
@@ -9603,7 +9867,7 @@ type prismAdminProcessorKmcUploadKey struct {
 }
 
 func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err176 error
+	var _write_err184 error
 	args := PrismAdminKmcUploadKeyArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9653,21 +9917,21 @@ func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc177 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKey: "+err2.Error())
+			_exc185 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKey: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKey", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err176 = thrift.WrapTException(err2)
+				_write_err184 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc177.Write(ctx, oprot); _write_err176 == nil && err2 != nil {
-				_write_err176 = thrift.WrapTException(err2)
+			if err2 := _exc185.Write(ctx, oprot); _write_err184 == nil && err2 != nil {
+				_write_err184 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err176 == nil && err2 != nil {
-				_write_err176 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err184 == nil && err2 != nil {
+				_write_err184 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err176 == nil && err2 != nil {
-				_write_err176 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err184 == nil && err2 != nil {
+				_write_err184 = thrift.WrapTException(err2)
 			}
-			if _write_err176 != nil {
-				return false, thrift.WrapTException(_write_err176)
+			if _write_err184 != nil {
+				return false, thrift.WrapTException(_write_err184)
 			}
 			return true, err
 		}
@@ -9676,19 +9940,19 @@ func (p *prismAdminProcessorKmcUploadKey) Process(ctx context.Context, seqId int
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKey", thrift.REPLY, seqId); err2 != nil {
-		_write_err176 = thrift.WrapTException(err2)
+		_write_err184 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err176 == nil && err2 != nil {
-		_write_err176 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err184 == nil && err2 != nil {
+		_write_err184 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err176 == nil && err2 != nil {
-		_write_err176 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err184 == nil && err2 != nil {
+		_write_err184 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err176 == nil && err2 != nil {
-		_write_err176 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err184 == nil && err2 != nil {
+		_write_err184 = thrift.WrapTException(err2)
 	}
-	if _write_err176 != nil {
-		return false, thrift.WrapTException(_write_err176)
+	if _write_err184 != nil {
+		return false, thrift.WrapTException(_write_err184)
 	}
 	return true, err
 }
@@ -9698,7 +9962,7 @@ type prismAdminProcessorKmcList struct {
 }
 
 func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err178 error
+	var _write_err186 error
 	args := PrismAdminKmcListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9748,21 +10012,21 @@ func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc179 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcList: "+err2.Error())
+			_exc187 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err178 = thrift.WrapTException(err2)
+				_write_err186 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc179.Write(ctx, oprot); _write_err178 == nil && err2 != nil {
-				_write_err178 = thrift.WrapTException(err2)
+			if err2 := _exc187.Write(ctx, oprot); _write_err186 == nil && err2 != nil {
+				_write_err186 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err178 == nil && err2 != nil {
-				_write_err178 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err186 == nil && err2 != nil {
+				_write_err186 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err178 == nil && err2 != nil {
-				_write_err178 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err186 == nil && err2 != nil {
+				_write_err186 = thrift.WrapTException(err2)
 			}
-			if _write_err178 != nil {
-				return false, thrift.WrapTException(_write_err178)
+			if _write_err186 != nil {
+				return false, thrift.WrapTException(_write_err186)
 			}
 			return true, err
 		}
@@ -9771,19 +10035,19 @@ func (p *prismAdminProcessorKmcList) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcList", thrift.REPLY, seqId); err2 != nil {
-		_write_err178 = thrift.WrapTException(err2)
+		_write_err186 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err178 == nil && err2 != nil {
-		_write_err178 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err186 == nil && err2 != nil {
+		_write_err186 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err178 == nil && err2 != nil {
-		_write_err178 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err186 == nil && err2 != nil {
+		_write_err186 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err178 == nil && err2 != nil {
-		_write_err178 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err186 == nil && err2 != nil {
+		_write_err186 = thrift.WrapTException(err2)
 	}
-	if _write_err178 != nil {
-		return false, thrift.WrapTException(_write_err178)
+	if _write_err186 != nil {
+		return false, thrift.WrapTException(_write_err186)
 	}
 	return true, err
 }
@@ -9793,7 +10057,7 @@ type prismAdminProcessorKmcGenerateRequest struct {
 }
 
 func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err180 error
+	var _write_err188 error
 	args := PrismAdminKmcGenerateRequestArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9843,21 +10107,21 @@ func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seq
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc181 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcGenerateRequest: "+err2.Error())
+			_exc189 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcGenerateRequest: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcGenerateRequest", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err180 = thrift.WrapTException(err2)
+				_write_err188 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc181.Write(ctx, oprot); _write_err180 == nil && err2 != nil {
-				_write_err180 = thrift.WrapTException(err2)
+			if err2 := _exc189.Write(ctx, oprot); _write_err188 == nil && err2 != nil {
+				_write_err188 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err180 == nil && err2 != nil {
-				_write_err180 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err188 == nil && err2 != nil {
+				_write_err188 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err180 == nil && err2 != nil {
-				_write_err180 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err188 == nil && err2 != nil {
+				_write_err188 = thrift.WrapTException(err2)
 			}
-			if _write_err180 != nil {
-				return false, thrift.WrapTException(_write_err180)
+			if _write_err188 != nil {
+				return false, thrift.WrapTException(_write_err188)
 			}
 			return true, err
 		}
@@ -9866,19 +10130,19 @@ func (p *prismAdminProcessorKmcGenerateRequest) Process(ctx context.Context, seq
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcGenerateRequest", thrift.REPLY, seqId); err2 != nil {
-		_write_err180 = thrift.WrapTException(err2)
+		_write_err188 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err180 == nil && err2 != nil {
-		_write_err180 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err188 == nil && err2 != nil {
+		_write_err188 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err180 == nil && err2 != nil {
-		_write_err180 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err188 == nil && err2 != nil {
+		_write_err188 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err180 == nil && err2 != nil {
-		_write_err180 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err188 == nil && err2 != nil {
+		_write_err188 = thrift.WrapTException(err2)
 	}
-	if _write_err180 != nil {
-		return false, thrift.WrapTException(_write_err180)
+	if _write_err188 != nil {
+		return false, thrift.WrapTException(_write_err188)
 	}
 	return true, err
 }
@@ -9888,7 +10152,7 @@ type prismAdminProcessorKmcFetchRequest struct {
 }
 
 func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err182 error
+	var _write_err190 error
 	args := PrismAdminKmcFetchRequestArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -9938,21 +10202,21 @@ func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc183 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcFetchRequest: "+err2.Error())
+			_exc191 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcFetchRequest: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcFetchRequest", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err182 = thrift.WrapTException(err2)
+				_write_err190 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc183.Write(ctx, oprot); _write_err182 == nil && err2 != nil {
-				_write_err182 = thrift.WrapTException(err2)
+			if err2 := _exc191.Write(ctx, oprot); _write_err190 == nil && err2 != nil {
+				_write_err190 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err182 == nil && err2 != nil {
-				_write_err182 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err190 == nil && err2 != nil {
+				_write_err190 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err182 == nil && err2 != nil {
-				_write_err182 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err190 == nil && err2 != nil {
+				_write_err190 = thrift.WrapTException(err2)
 			}
-			if _write_err182 != nil {
-				return false, thrift.WrapTException(_write_err182)
+			if _write_err190 != nil {
+				return false, thrift.WrapTException(_write_err190)
 			}
 			return true, err
 		}
@@ -9961,19 +10225,19 @@ func (p *prismAdminProcessorKmcFetchRequest) Process(ctx context.Context, seqId 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcFetchRequest", thrift.REPLY, seqId); err2 != nil {
-		_write_err182 = thrift.WrapTException(err2)
+		_write_err190 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err182 == nil && err2 != nil {
-		_write_err182 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err190 == nil && err2 != nil {
+		_write_err190 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err182 == nil && err2 != nil {
-		_write_err182 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err190 == nil && err2 != nil {
+		_write_err190 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err182 == nil && err2 != nil {
-		_write_err182 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err190 == nil && err2 != nil {
+		_write_err190 = thrift.WrapTException(err2)
 	}
-	if _write_err182 != nil {
-		return false, thrift.WrapTException(_write_err182)
+	if _write_err190 != nil {
+		return false, thrift.WrapTException(_write_err190)
 	}
 	return true, err
 }
@@ -9983,7 +10247,7 @@ type prismAdminProcessorKmcUploadKlf struct {
 }
 
 func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err184 error
+	var _write_err192 error
 	args := PrismAdminKmcUploadKlfArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10033,21 +10297,21 @@ func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc185 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKlf: "+err2.Error())
+			_exc193 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadKlf: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKlf", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err184 = thrift.WrapTException(err2)
+				_write_err192 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc185.Write(ctx, oprot); _write_err184 == nil && err2 != nil {
-				_write_err184 = thrift.WrapTException(err2)
+			if err2 := _exc193.Write(ctx, oprot); _write_err192 == nil && err2 != nil {
+				_write_err192 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err184 == nil && err2 != nil {
-				_write_err184 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err192 == nil && err2 != nil {
+				_write_err192 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err184 == nil && err2 != nil {
-				_write_err184 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err192 == nil && err2 != nil {
+				_write_err192 = thrift.WrapTException(err2)
 			}
-			if _write_err184 != nil {
-				return false, thrift.WrapTException(_write_err184)
+			if _write_err192 != nil {
+				return false, thrift.WrapTException(_write_err192)
 			}
 			return true, err
 		}
@@ -10056,19 +10320,19 @@ func (p *prismAdminProcessorKmcUploadKlf) Process(ctx context.Context, seqId int
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadKlf", thrift.REPLY, seqId); err2 != nil {
-		_write_err184 = thrift.WrapTException(err2)
+		_write_err192 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err184 == nil && err2 != nil {
-		_write_err184 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err192 == nil && err2 != nil {
+		_write_err192 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err184 == nil && err2 != nil {
-		_write_err184 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err192 == nil && err2 != nil {
+		_write_err192 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err184 == nil && err2 != nil {
-		_write_err184 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err192 == nil && err2 != nil {
+		_write_err192 = thrift.WrapTException(err2)
 	}
-	if _write_err184 != nil {
-		return false, thrift.WrapTException(_write_err184)
+	if _write_err192 != nil {
+		return false, thrift.WrapTException(_write_err192)
 	}
 	return true, err
 }
@@ -10078,7 +10342,7 @@ type prismAdminProcessorKmcLoad struct {
 }
 
 func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err186 error
+	var _write_err194 error
 	args := PrismAdminKmcLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10128,21 +10392,21 @@ func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc187 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcLoad: "+err2.Error())
+			_exc195 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err186 = thrift.WrapTException(err2)
+				_write_err194 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc187.Write(ctx, oprot); _write_err186 == nil && err2 != nil {
-				_write_err186 = thrift.WrapTException(err2)
+			if err2 := _exc195.Write(ctx, oprot); _write_err194 == nil && err2 != nil {
+				_write_err194 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err186 == nil && err2 != nil {
-				_write_err186 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err194 == nil && err2 != nil {
+				_write_err194 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err186 == nil && err2 != nil {
-				_write_err186 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err194 == nil && err2 != nil {
+				_write_err194 = thrift.WrapTException(err2)
 			}
-			if _write_err186 != nil {
-				return false, thrift.WrapTException(_write_err186)
+			if _write_err194 != nil {
+				return false, thrift.WrapTException(_write_err194)
 			}
 			return true, err
 		}
@@ -10151,19 +10415,19 @@ func (p *prismAdminProcessorKmcLoad) Process(ctx context.Context, seqId int32, i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err186 = thrift.WrapTException(err2)
+		_write_err194 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err186 == nil && err2 != nil {
-		_write_err186 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err194 == nil && err2 != nil {
+		_write_err194 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err186 == nil && err2 != nil {
-		_write_err186 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err194 == nil && err2 != nil {
+		_write_err194 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err186 == nil && err2 != nil {
-		_write_err186 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err194 == nil && err2 != nil {
+		_write_err194 = thrift.WrapTException(err2)
 	}
-	if _write_err186 != nil {
-		return false, thrift.WrapTException(_write_err186)
+	if _write_err194 != nil {
+		return false, thrift.WrapTException(_write_err194)
 	}
 	return true, err
 }
@@ -10173,7 +10437,7 @@ type prismAdminProcessorKmcEndSession struct {
 }
 
 func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err188 error
+	var _write_err196 error
 	args := PrismAdminKmcEndSessionArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10223,21 +10487,21 @@ func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc189 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcEndSession: "+err2.Error())
+			_exc197 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcEndSession: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcEndSession", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err188 = thrift.WrapTException(err2)
+				_write_err196 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc189.Write(ctx, oprot); _write_err188 == nil && err2 != nil {
-				_write_err188 = thrift.WrapTException(err2)
+			if err2 := _exc197.Write(ctx, oprot); _write_err196 == nil && err2 != nil {
+				_write_err196 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err188 == nil && err2 != nil {
-				_write_err188 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err196 == nil && err2 != nil {
+				_write_err196 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err188 == nil && err2 != nil {
-				_write_err188 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err196 == nil && err2 != nil {
+				_write_err196 = thrift.WrapTException(err2)
 			}
-			if _write_err188 != nil {
-				return false, thrift.WrapTException(_write_err188)
+			if _write_err196 != nil {
+				return false, thrift.WrapTException(_write_err196)
 			}
 			return true, err
 		}
@@ -10246,19 +10510,19 @@ func (p *prismAdminProcessorKmcEndSession) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcEndSession", thrift.REPLY, seqId); err2 != nil {
-		_write_err188 = thrift.WrapTException(err2)
+		_write_err196 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err188 == nil && err2 != nil {
-		_write_err188 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err196 == nil && err2 != nil {
+		_write_err196 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err188 == nil && err2 != nil {
-		_write_err188 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err196 == nil && err2 != nil {
+		_write_err196 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err188 == nil && err2 != nil {
-		_write_err188 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err196 == nil && err2 != nil {
+		_write_err196 = thrift.WrapTException(err2)
 	}
-	if _write_err188 != nil {
-		return false, thrift.WrapTException(_write_err188)
+	if _write_err196 != nil {
+		return false, thrift.WrapTException(_write_err196)
 	}
 	return true, err
 }
@@ -10268,7 +10532,7 @@ type prismAdminProcessorKmcDeleteSlot struct {
 }
 
 func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err190 error
+	var _write_err198 error
 	args := PrismAdminKmcDeleteSlotArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10318,21 +10582,21 @@ func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc191 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcDeleteSlot: "+err2.Error())
+			_exc199 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcDeleteSlot: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcDeleteSlot", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err190 = thrift.WrapTException(err2)
+				_write_err198 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc191.Write(ctx, oprot); _write_err190 == nil && err2 != nil {
-				_write_err190 = thrift.WrapTException(err2)
+			if err2 := _exc199.Write(ctx, oprot); _write_err198 == nil && err2 != nil {
+				_write_err198 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err190 == nil && err2 != nil {
-				_write_err190 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err198 == nil && err2 != nil {
+				_write_err198 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err190 == nil && err2 != nil {
-				_write_err190 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err198 == nil && err2 != nil {
+				_write_err198 = thrift.WrapTException(err2)
 			}
-			if _write_err190 != nil {
-				return false, thrift.WrapTException(_write_err190)
+			if _write_err198 != nil {
+				return false, thrift.WrapTException(_write_err198)
 			}
 			return true, err
 		}
@@ -10341,19 +10605,19 @@ func (p *prismAdminProcessorKmcDeleteSlot) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcDeleteSlot", thrift.REPLY, seqId); err2 != nil {
-		_write_err190 = thrift.WrapTException(err2)
+		_write_err198 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err190 == nil && err2 != nil {
-		_write_err190 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err198 == nil && err2 != nil {
+		_write_err198 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err190 == nil && err2 != nil {
-		_write_err190 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err198 == nil && err2 != nil {
+		_write_err198 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err190 == nil && err2 != nil {
-		_write_err190 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err198 == nil && err2 != nil {
+		_write_err198 = thrift.WrapTException(err2)
 	}
-	if _write_err190 != nil {
-		return false, thrift.WrapTException(_write_err190)
+	if _write_err198 != nil {
+		return false, thrift.WrapTException(_write_err198)
 	}
 	return true, err
 }
@@ -10363,7 +10627,7 @@ type prismAdminProcessorKmcApprovals struct {
 }
 
 func (p *prismAdminProcessorKmcApprovals) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err192 error
+	var _write_err200 error
 	args := PrismAdminKmcApprovalsArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10413,21 +10677,21 @@ func (p *prismAdminProcessorKmcApprovals) Process(ctx context.Context, seqId int
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc193 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcApprovals: "+err2.Error())
+			_exc201 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcApprovals: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcApprovals", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err192 = thrift.WrapTException(err2)
+				_write_err200 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc193.Write(ctx, oprot); _write_err192 == nil && err2 != nil {
-				_write_err192 = thrift.WrapTException(err2)
+			if err2 := _exc201.Write(ctx, oprot); _write_err200 == nil && err2 != nil {
+				_write_err200 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err192 == nil && err2 != nil {
-				_write_err192 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err200 == nil && err2 != nil {
+				_write_err200 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err192 == nil && err2 != nil {
-				_write_err192 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err200 == nil && err2 != nil {
+				_write_err200 = thrift.WrapTException(err2)
 			}
-			if _write_err192 != nil {
-				return false, thrift.WrapTException(_write_err192)
+			if _write_err200 != nil {
+				return false, thrift.WrapTException(_write_err200)
 			}
 			return true, err
 		}
@@ -10436,19 +10700,19 @@ func (p *prismAdminProcessorKmcApprovals) Process(ctx context.Context, seqId int
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcApprovals", thrift.REPLY, seqId); err2 != nil {
-		_write_err192 = thrift.WrapTException(err2)
+		_write_err200 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err192 == nil && err2 != nil {
-		_write_err192 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err200 == nil && err2 != nil {
+		_write_err200 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err192 == nil && err2 != nil {
-		_write_err192 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err200 == nil && err2 != nil {
+		_write_err200 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err192 == nil && err2 != nil {
-		_write_err192 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err200 == nil && err2 != nil {
+		_write_err200 = thrift.WrapTException(err2)
 	}
-	if _write_err192 != nil {
-		return false, thrift.WrapTException(_write_err192)
+	if _write_err200 != nil {
+		return false, thrift.WrapTException(_write_err200)
 	}
 	return true, err
 }
@@ -10458,7 +10722,7 @@ type prismAdminProcessorKmcPinRoot struct {
 }
 
 func (p *prismAdminProcessorKmcPinRoot) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err194 error
+	var _write_err202 error
 	args := PrismAdminKmcPinRootArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10508,21 +10772,21 @@ func (p *prismAdminProcessorKmcPinRoot) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc195 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcPinRoot: "+err2.Error())
+			_exc203 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcPinRoot: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcPinRoot", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err194 = thrift.WrapTException(err2)
+				_write_err202 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc195.Write(ctx, oprot); _write_err194 == nil && err2 != nil {
-				_write_err194 = thrift.WrapTException(err2)
+			if err2 := _exc203.Write(ctx, oprot); _write_err202 == nil && err2 != nil {
+				_write_err202 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err194 == nil && err2 != nil {
-				_write_err194 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err202 == nil && err2 != nil {
+				_write_err202 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err194 == nil && err2 != nil {
-				_write_err194 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err202 == nil && err2 != nil {
+				_write_err202 = thrift.WrapTException(err2)
 			}
-			if _write_err194 != nil {
-				return false, thrift.WrapTException(_write_err194)
+			if _write_err202 != nil {
+				return false, thrift.WrapTException(_write_err202)
 			}
 			return true, err
 		}
@@ -10531,19 +10795,19 @@ func (p *prismAdminProcessorKmcPinRoot) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcPinRoot", thrift.REPLY, seqId); err2 != nil {
-		_write_err194 = thrift.WrapTException(err2)
+		_write_err202 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err194 == nil && err2 != nil {
-		_write_err194 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err202 == nil && err2 != nil {
+		_write_err202 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err194 == nil && err2 != nil {
-		_write_err194 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err202 == nil && err2 != nil {
+		_write_err202 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err194 == nil && err2 != nil {
-		_write_err194 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err202 == nil && err2 != nil {
+		_write_err202 = thrift.WrapTException(err2)
 	}
-	if _write_err194 != nil {
-		return false, thrift.WrapTException(_write_err194)
+	if _write_err202 != nil {
+		return false, thrift.WrapTException(_write_err202)
 	}
 	return true, err
 }
@@ -10553,7 +10817,7 @@ type prismAdminProcessorKmcUploadApprovals struct {
 }
 
 func (p *prismAdminProcessorKmcUploadApprovals) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err196 error
+	var _write_err204 error
 	args := PrismAdminKmcUploadApprovalsArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10603,21 +10867,21 @@ func (p *prismAdminProcessorKmcUploadApprovals) Process(ctx context.Context, seq
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc197 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadApprovals: "+err2.Error())
+			_exc205 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing kmcUploadApprovals: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadApprovals", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err196 = thrift.WrapTException(err2)
+				_write_err204 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc197.Write(ctx, oprot); _write_err196 == nil && err2 != nil {
-				_write_err196 = thrift.WrapTException(err2)
+			if err2 := _exc205.Write(ctx, oprot); _write_err204 == nil && err2 != nil {
+				_write_err204 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err196 == nil && err2 != nil {
-				_write_err196 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err204 == nil && err2 != nil {
+				_write_err204 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err196 == nil && err2 != nil {
-				_write_err196 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err204 == nil && err2 != nil {
+				_write_err204 = thrift.WrapTException(err2)
 			}
-			if _write_err196 != nil {
-				return false, thrift.WrapTException(_write_err196)
+			if _write_err204 != nil {
+				return false, thrift.WrapTException(_write_err204)
 			}
 			return true, err
 		}
@@ -10626,19 +10890,19 @@ func (p *prismAdminProcessorKmcUploadApprovals) Process(ctx context.Context, seq
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "kmcUploadApprovals", thrift.REPLY, seqId); err2 != nil {
-		_write_err196 = thrift.WrapTException(err2)
+		_write_err204 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err196 == nil && err2 != nil {
-		_write_err196 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err204 == nil && err2 != nil {
+		_write_err204 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err196 == nil && err2 != nil {
-		_write_err196 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err204 == nil && err2 != nil {
+		_write_err204 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err196 == nil && err2 != nil {
-		_write_err196 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err204 == nil && err2 != nil {
+		_write_err204 = thrift.WrapTException(err2)
 	}
-	if _write_err196 != nil {
-		return false, thrift.WrapTException(_write_err196)
+	if _write_err204 != nil {
+		return false, thrift.WrapTException(_write_err204)
 	}
 	return true, err
 }
@@ -10648,7 +10912,7 @@ type prismAdminProcessorVkList struct {
 }
 
 func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err198 error
+	var _write_err206 error
 	args := PrismAdminVkListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10698,21 +10962,21 @@ func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc199 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkList: "+err2.Error())
+			_exc207 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err198 = thrift.WrapTException(err2)
+				_write_err206 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc199.Write(ctx, oprot); _write_err198 == nil && err2 != nil {
-				_write_err198 = thrift.WrapTException(err2)
+			if err2 := _exc207.Write(ctx, oprot); _write_err206 == nil && err2 != nil {
+				_write_err206 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err198 == nil && err2 != nil {
-				_write_err198 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err206 == nil && err2 != nil {
+				_write_err206 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err198 == nil && err2 != nil {
-				_write_err198 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err206 == nil && err2 != nil {
+				_write_err206 = thrift.WrapTException(err2)
 			}
-			if _write_err198 != nil {
-				return false, thrift.WrapTException(_write_err198)
+			if _write_err206 != nil {
+				return false, thrift.WrapTException(_write_err206)
 			}
 			return true, err
 		}
@@ -10721,19 +10985,19 @@ func (p *prismAdminProcessorVkList) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkList", thrift.REPLY, seqId); err2 != nil {
-		_write_err198 = thrift.WrapTException(err2)
+		_write_err206 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err198 == nil && err2 != nil {
-		_write_err198 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err206 == nil && err2 != nil {
+		_write_err206 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err198 == nil && err2 != nil {
-		_write_err198 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err206 == nil && err2 != nil {
+		_write_err206 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err198 == nil && err2 != nil {
-		_write_err198 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err206 == nil && err2 != nil {
+		_write_err206 = thrift.WrapTException(err2)
 	}
-	if _write_err198 != nil {
-		return false, thrift.WrapTException(_write_err198)
+	if _write_err206 != nil {
+		return false, thrift.WrapTException(_write_err206)
 	}
 	return true, err
 }
@@ -10743,7 +11007,7 @@ type prismAdminProcessorVkShow struct {
 }
 
 func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err200 error
+	var _write_err208 error
 	args := PrismAdminVkShowArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10793,21 +11057,21 @@ func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc201 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkShow: "+err2.Error())
+			_exc209 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkShow: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkShow", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err200 = thrift.WrapTException(err2)
+				_write_err208 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc201.Write(ctx, oprot); _write_err200 == nil && err2 != nil {
-				_write_err200 = thrift.WrapTException(err2)
+			if err2 := _exc209.Write(ctx, oprot); _write_err208 == nil && err2 != nil {
+				_write_err208 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err200 == nil && err2 != nil {
-				_write_err200 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err208 == nil && err2 != nil {
+				_write_err208 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err200 == nil && err2 != nil {
-				_write_err200 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err208 == nil && err2 != nil {
+				_write_err208 = thrift.WrapTException(err2)
 			}
-			if _write_err200 != nil {
-				return false, thrift.WrapTException(_write_err200)
+			if _write_err208 != nil {
+				return false, thrift.WrapTException(_write_err208)
 			}
 			return true, err
 		}
@@ -10816,19 +11080,19 @@ func (p *prismAdminProcessorVkShow) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkShow", thrift.REPLY, seqId); err2 != nil {
-		_write_err200 = thrift.WrapTException(err2)
+		_write_err208 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err200 == nil && err2 != nil {
-		_write_err200 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err208 == nil && err2 != nil {
+		_write_err208 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err200 == nil && err2 != nil {
-		_write_err200 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err208 == nil && err2 != nil {
+		_write_err208 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err200 == nil && err2 != nil {
-		_write_err200 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err208 == nil && err2 != nil {
+		_write_err208 = thrift.WrapTException(err2)
 	}
-	if _write_err200 != nil {
-		return false, thrift.WrapTException(_write_err200)
+	if _write_err208 != nil {
+		return false, thrift.WrapTException(_write_err208)
 	}
 	return true, err
 }
@@ -10838,7 +11102,7 @@ type prismAdminProcessorVkLoad struct {
 }
 
 func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err202 error
+	var _write_err210 error
 	args := PrismAdminVkLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10888,21 +11152,21 @@ func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, ip
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc203 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkLoad: "+err2.Error())
+			_exc211 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err202 = thrift.WrapTException(err2)
+				_write_err210 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc203.Write(ctx, oprot); _write_err202 == nil && err2 != nil {
-				_write_err202 = thrift.WrapTException(err2)
+			if err2 := _exc211.Write(ctx, oprot); _write_err210 == nil && err2 != nil {
+				_write_err210 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err202 == nil && err2 != nil {
-				_write_err202 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err210 == nil && err2 != nil {
+				_write_err210 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err202 == nil && err2 != nil {
-				_write_err202 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err210 == nil && err2 != nil {
+				_write_err210 = thrift.WrapTException(err2)
 			}
-			if _write_err202 != nil {
-				return false, thrift.WrapTException(_write_err202)
+			if _write_err210 != nil {
+				return false, thrift.WrapTException(_write_err210)
 			}
 			return true, err
 		}
@@ -10911,19 +11175,19 @@ func (p *prismAdminProcessorVkLoad) Process(ctx context.Context, seqId int32, ip
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err202 = thrift.WrapTException(err2)
+		_write_err210 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err202 == nil && err2 != nil {
-		_write_err202 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err210 == nil && err2 != nil {
+		_write_err210 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err202 == nil && err2 != nil {
-		_write_err202 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err210 == nil && err2 != nil {
+		_write_err210 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err202 == nil && err2 != nil {
-		_write_err202 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err210 == nil && err2 != nil {
+		_write_err210 = thrift.WrapTException(err2)
 	}
-	if _write_err202 != nil {
-		return false, thrift.WrapTException(_write_err202)
+	if _write_err210 != nil {
+		return false, thrift.WrapTException(_write_err210)
 	}
 	return true, err
 }
@@ -10933,7 +11197,7 @@ type prismAdminProcessorVkDelete struct {
 }
 
 func (p *prismAdminProcessorVkDelete) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err204 error
+	var _write_err212 error
 	args := PrismAdminVkDeleteArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -10983,40 +11247,40 @@ func (p *prismAdminProcessorVkDelete) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc205 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkDelete: "+err2.Error())
+			_exc213 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing vkDelete: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "vkDelete", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err204 = thrift.WrapTException(err2)
+				_write_err212 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc205.Write(ctx, oprot); _write_err204 == nil && err2 != nil {
-				_write_err204 = thrift.WrapTException(err2)
+			if err2 := _exc213.Write(ctx, oprot); _write_err212 == nil && err2 != nil {
+				_write_err212 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err204 == nil && err2 != nil {
-				_write_err204 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err212 == nil && err2 != nil {
+				_write_err212 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err204 == nil && err2 != nil {
-				_write_err204 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err212 == nil && err2 != nil {
+				_write_err212 = thrift.WrapTException(err2)
 			}
-			if _write_err204 != nil {
-				return false, thrift.WrapTException(_write_err204)
+			if _write_err212 != nil {
+				return false, thrift.WrapTException(_write_err212)
 			}
 			return true, err
 		}
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "vkDelete", thrift.REPLY, seqId); err2 != nil {
-		_write_err204 = thrift.WrapTException(err2)
+		_write_err212 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err204 == nil && err2 != nil {
-		_write_err204 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err212 == nil && err2 != nil {
+		_write_err212 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err204 == nil && err2 != nil {
-		_write_err204 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err212 == nil && err2 != nil {
+		_write_err212 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err204 == nil && err2 != nil {
-		_write_err204 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err212 == nil && err2 != nil {
+		_write_err212 = thrift.WrapTException(err2)
 	}
-	if _write_err204 != nil {
-		return false, thrift.WrapTException(_write_err204)
+	if _write_err212 != nil {
+		return false, thrift.WrapTException(_write_err212)
 	}
 	return true, err
 }
@@ -11026,7 +11290,7 @@ type prismAdminProcessorSmPublicKey struct {
 }
 
 func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err206 error
+	var _write_err214 error
 	args := PrismAdminSmPublicKeyArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11076,21 +11340,21 @@ func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc207 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smPublicKey: "+err2.Error())
+			_exc215 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smPublicKey: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "smPublicKey", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err206 = thrift.WrapTException(err2)
+				_write_err214 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc207.Write(ctx, oprot); _write_err206 == nil && err2 != nil {
-				_write_err206 = thrift.WrapTException(err2)
+			if err2 := _exc215.Write(ctx, oprot); _write_err214 == nil && err2 != nil {
+				_write_err214 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err206 == nil && err2 != nil {
-				_write_err206 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err214 == nil && err2 != nil {
+				_write_err214 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err206 == nil && err2 != nil {
-				_write_err206 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err214 == nil && err2 != nil {
+				_write_err214 = thrift.WrapTException(err2)
 			}
-			if _write_err206 != nil {
-				return false, thrift.WrapTException(_write_err206)
+			if _write_err214 != nil {
+				return false, thrift.WrapTException(_write_err214)
 			}
 			return true, err
 		}
@@ -11099,19 +11363,19 @@ func (p *prismAdminProcessorSmPublicKey) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "smPublicKey", thrift.REPLY, seqId); err2 != nil {
-		_write_err206 = thrift.WrapTException(err2)
+		_write_err214 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err206 == nil && err2 != nil {
-		_write_err206 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err214 == nil && err2 != nil {
+		_write_err214 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err206 == nil && err2 != nil {
-		_write_err206 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err214 == nil && err2 != nil {
+		_write_err214 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err206 == nil && err2 != nil {
-		_write_err206 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err214 == nil && err2 != nil {
+		_write_err214 = thrift.WrapTException(err2)
 	}
-	if _write_err206 != nil {
-		return false, thrift.WrapTException(_write_err206)
+	if _write_err214 != nil {
+		return false, thrift.WrapTException(_write_err214)
 	}
 	return true, err
 }
@@ -11121,7 +11385,7 @@ type prismAdminProcessorSmLoadTables struct {
 }
 
 func (p *prismAdminProcessorSmLoadTables) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err208 error
+	var _write_err216 error
 	args := PrismAdminSmLoadTablesArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11171,21 +11435,21 @@ func (p *prismAdminProcessorSmLoadTables) Process(ctx context.Context, seqId int
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc209 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smLoadTables: "+err2.Error())
+			_exc217 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smLoadTables: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "smLoadTables", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err208 = thrift.WrapTException(err2)
+				_write_err216 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc209.Write(ctx, oprot); _write_err208 == nil && err2 != nil {
-				_write_err208 = thrift.WrapTException(err2)
+			if err2 := _exc217.Write(ctx, oprot); _write_err216 == nil && err2 != nil {
+				_write_err216 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err208 == nil && err2 != nil {
-				_write_err208 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err216 == nil && err2 != nil {
+				_write_err216 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err208 == nil && err2 != nil {
-				_write_err208 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err216 == nil && err2 != nil {
+				_write_err216 = thrift.WrapTException(err2)
 			}
-			if _write_err208 != nil {
-				return false, thrift.WrapTException(_write_err208)
+			if _write_err216 != nil {
+				return false, thrift.WrapTException(_write_err216)
 			}
 			return true, err
 		}
@@ -11194,19 +11458,19 @@ func (p *prismAdminProcessorSmLoadTables) Process(ctx context.Context, seqId int
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "smLoadTables", thrift.REPLY, seqId); err2 != nil {
-		_write_err208 = thrift.WrapTException(err2)
+		_write_err216 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err208 == nil && err2 != nil {
-		_write_err208 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err216 == nil && err2 != nil {
+		_write_err216 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err208 == nil && err2 != nil {
-		_write_err208 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err216 == nil && err2 != nil {
+		_write_err216 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err208 == nil && err2 != nil {
-		_write_err208 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err216 == nil && err2 != nil {
+		_write_err216 = thrift.WrapTException(err2)
 	}
-	if _write_err208 != nil {
-		return false, thrift.WrapTException(_write_err208)
+	if _write_err216 != nil {
+		return false, thrift.WrapTException(_write_err216)
 	}
 	return true, err
 }
@@ -11216,7 +11480,7 @@ type prismAdminProcessorSmStatus struct {
 }
 
 func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err210 error
+	var _write_err218 error
 	args := PrismAdminSmStatusArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11266,21 +11530,21 @@ func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc211 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smStatus: "+err2.Error())
+			_exc219 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing smStatus: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "smStatus", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err210 = thrift.WrapTException(err2)
+				_write_err218 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc211.Write(ctx, oprot); _write_err210 == nil && err2 != nil {
-				_write_err210 = thrift.WrapTException(err2)
+			if err2 := _exc219.Write(ctx, oprot); _write_err218 == nil && err2 != nil {
+				_write_err218 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err210 == nil && err2 != nil {
-				_write_err210 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err218 == nil && err2 != nil {
+				_write_err218 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err210 == nil && err2 != nil {
-				_write_err210 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err218 == nil && err2 != nil {
+				_write_err218 = thrift.WrapTException(err2)
 			}
-			if _write_err210 != nil {
-				return false, thrift.WrapTException(_write_err210)
+			if _write_err218 != nil {
+				return false, thrift.WrapTException(_write_err218)
 			}
 			return true, err
 		}
@@ -11289,19 +11553,19 @@ func (p *prismAdminProcessorSmStatus) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "smStatus", thrift.REPLY, seqId); err2 != nil {
-		_write_err210 = thrift.WrapTException(err2)
+		_write_err218 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err210 == nil && err2 != nil {
-		_write_err210 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err218 == nil && err2 != nil {
+		_write_err218 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err210 == nil && err2 != nil {
-		_write_err210 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err218 == nil && err2 != nil {
+		_write_err218 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err210 == nil && err2 != nil {
-		_write_err210 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err218 == nil && err2 != nil {
+		_write_err218 = thrift.WrapTException(err2)
 	}
-	if _write_err210 != nil {
-		return false, thrift.WrapTException(_write_err210)
+	if _write_err218 != nil {
+		return false, thrift.WrapTException(_write_err218)
 	}
 	return true, err
 }
@@ -11311,7 +11575,7 @@ type prismAdminProcessorLicenseLoad struct {
 }
 
 func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err212 error
+	var _write_err220 error
 	args := PrismAdminLicenseLoadArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11361,21 +11625,21 @@ func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc213 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing licenseLoad: "+err2.Error())
+			_exc221 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing licenseLoad: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "licenseLoad", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err212 = thrift.WrapTException(err2)
+				_write_err220 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc213.Write(ctx, oprot); _write_err212 == nil && err2 != nil {
-				_write_err212 = thrift.WrapTException(err2)
+			if err2 := _exc221.Write(ctx, oprot); _write_err220 == nil && err2 != nil {
+				_write_err220 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err212 == nil && err2 != nil {
-				_write_err212 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err220 == nil && err2 != nil {
+				_write_err220 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err212 == nil && err2 != nil {
-				_write_err212 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err220 == nil && err2 != nil {
+				_write_err220 = thrift.WrapTException(err2)
 			}
-			if _write_err212 != nil {
-				return false, thrift.WrapTException(_write_err212)
+			if _write_err220 != nil {
+				return false, thrift.WrapTException(_write_err220)
 			}
 			return true, err
 		}
@@ -11384,19 +11648,19 @@ func (p *prismAdminProcessorLicenseLoad) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "licenseLoad", thrift.REPLY, seqId); err2 != nil {
-		_write_err212 = thrift.WrapTException(err2)
+		_write_err220 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err212 == nil && err2 != nil {
-		_write_err212 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err220 == nil && err2 != nil {
+		_write_err220 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err212 == nil && err2 != nil {
-		_write_err212 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err220 == nil && err2 != nil {
+		_write_err220 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err212 == nil && err2 != nil {
-		_write_err212 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err220 == nil && err2 != nil {
+		_write_err220 = thrift.WrapTException(err2)
 	}
-	if _write_err212 != nil {
-		return false, thrift.WrapTException(_write_err212)
+	if _write_err220 != nil {
+		return false, thrift.WrapTException(_write_err220)
 	}
 	return true, err
 }
@@ -11406,7 +11670,7 @@ type prismAdminProcessorConductorShow struct {
 }
 
 func (p *prismAdminProcessorConductorShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err214 error
+	var _write_err222 error
 	args := PrismAdminConductorShowArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11456,21 +11720,21 @@ func (p *prismAdminProcessorConductorShow) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc215 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing conductorShow: "+err2.Error())
+			_exc223 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing conductorShow: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "conductorShow", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err214 = thrift.WrapTException(err2)
+				_write_err222 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc215.Write(ctx, oprot); _write_err214 == nil && err2 != nil {
-				_write_err214 = thrift.WrapTException(err2)
+			if err2 := _exc223.Write(ctx, oprot); _write_err222 == nil && err2 != nil {
+				_write_err222 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err214 == nil && err2 != nil {
-				_write_err214 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err222 == nil && err2 != nil {
+				_write_err222 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err214 == nil && err2 != nil {
-				_write_err214 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err222 == nil && err2 != nil {
+				_write_err222 = thrift.WrapTException(err2)
 			}
-			if _write_err214 != nil {
-				return false, thrift.WrapTException(_write_err214)
+			if _write_err222 != nil {
+				return false, thrift.WrapTException(_write_err222)
 			}
 			return true, err
 		}
@@ -11479,19 +11743,19 @@ func (p *prismAdminProcessorConductorShow) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "conductorShow", thrift.REPLY, seqId); err2 != nil {
-		_write_err214 = thrift.WrapTException(err2)
+		_write_err222 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err214 == nil && err2 != nil {
-		_write_err214 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err222 == nil && err2 != nil {
+		_write_err222 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err214 == nil && err2 != nil {
-		_write_err214 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err222 == nil && err2 != nil {
+		_write_err222 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err214 == nil && err2 != nil {
-		_write_err214 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err222 == nil && err2 != nil {
+		_write_err222 = thrift.WrapTException(err2)
 	}
-	if _write_err214 != nil {
-		return false, thrift.WrapTException(_write_err214)
+	if _write_err222 != nil {
+		return false, thrift.WrapTException(_write_err222)
 	}
 	return true, err
 }
@@ -11501,7 +11765,7 @@ type prismAdminProcessorConductorRestart struct {
 }
 
 func (p *prismAdminProcessorConductorRestart) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err216 error
+	var _write_err224 error
 	args := PrismAdminConductorRestartArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11551,21 +11815,21 @@ func (p *prismAdminProcessorConductorRestart) Process(ctx context.Context, seqId
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc217 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing conductorRestart: "+err2.Error())
+			_exc225 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing conductorRestart: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "conductorRestart", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err216 = thrift.WrapTException(err2)
+				_write_err224 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc217.Write(ctx, oprot); _write_err216 == nil && err2 != nil {
-				_write_err216 = thrift.WrapTException(err2)
+			if err2 := _exc225.Write(ctx, oprot); _write_err224 == nil && err2 != nil {
+				_write_err224 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err216 == nil && err2 != nil {
-				_write_err216 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err224 == nil && err2 != nil {
+				_write_err224 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err216 == nil && err2 != nil {
-				_write_err216 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err224 == nil && err2 != nil {
+				_write_err224 = thrift.WrapTException(err2)
 			}
-			if _write_err216 != nil {
-				return false, thrift.WrapTException(_write_err216)
+			if _write_err224 != nil {
+				return false, thrift.WrapTException(_write_err224)
 			}
 			return true, err
 		}
@@ -11574,19 +11838,209 @@ func (p *prismAdminProcessorConductorRestart) Process(ctx context.Context, seqId
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "conductorRestart", thrift.REPLY, seqId); err2 != nil {
-		_write_err216 = thrift.WrapTException(err2)
+		_write_err224 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err216 == nil && err2 != nil {
-		_write_err216 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err224 == nil && err2 != nil {
+		_write_err224 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err216 == nil && err2 != nil {
-		_write_err216 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err224 == nil && err2 != nil {
+		_write_err224 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err216 == nil && err2 != nil {
-		_write_err216 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err224 == nil && err2 != nil {
+		_write_err224 = thrift.WrapTException(err2)
 	}
-	if _write_err216 != nil {
-		return false, thrift.WrapTException(_write_err216)
+	if _write_err224 != nil {
+		return false, thrift.WrapTException(_write_err224)
+	}
+	return true, err
+}
+
+type prismAdminProcessorMaintenanceShow struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorMaintenanceShow) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err226 error
+	args := PrismAdminMaintenanceShowArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "maintenanceShow", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminMaintenanceShowResult{}
+	if retval, err2 := p.handler.MaintenanceShow(ctx); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc227 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing maintenanceShow: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "maintenanceShow", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err226 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc227.Write(ctx, oprot); _write_err226 == nil && err2 != nil {
+				_write_err226 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err226 == nil && err2 != nil {
+				_write_err226 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err226 == nil && err2 != nil {
+				_write_err226 = thrift.WrapTException(err2)
+			}
+			if _write_err226 != nil {
+				return false, thrift.WrapTException(_write_err226)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "maintenanceShow", thrift.REPLY, seqId); err2 != nil {
+		_write_err226 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err226 == nil && err2 != nil {
+		_write_err226 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err226 == nil && err2 != nil {
+		_write_err226 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err226 == nil && err2 != nil {
+		_write_err226 = thrift.WrapTException(err2)
+	}
+	if _write_err226 != nil {
+		return false, thrift.WrapTException(_write_err226)
+	}
+	return true, err
+}
+
+type prismAdminProcessorMaintenanceSet struct {
+	handler PrismAdmin
+}
+
+func (p *prismAdminProcessorMaintenanceSet) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
+	var _write_err228 error
+	args := PrismAdminMaintenanceSetArgs{}
+	if err2 := args.Read(ctx, iprot); err2 != nil {
+		iprot.ReadMessageEnd(ctx)
+		x := thrift.NewTApplicationException(thrift.PROTOCOL_ERROR, err2.Error())
+		oprot.WriteMessageBegin(ctx, "maintenanceSet", thrift.EXCEPTION, seqId)
+		x.Write(ctx, oprot)
+		oprot.WriteMessageEnd(ctx)
+		oprot.Flush(ctx)
+		return false, thrift.WrapTException(err2)
+	}
+	iprot.ReadMessageEnd(ctx)
+
+	tickerCancel := func() {}
+	// Start a goroutine to do server side connectivity check.
+	if thrift.ServerConnectivityCheckInterval > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		var tickerCtx context.Context
+		tickerCtx, tickerCancel = context.WithCancel(context.Background())
+		defer tickerCancel()
+		go func(ctx context.Context, cancel context.CancelFunc) {
+			ticker := time.NewTicker(thrift.ServerConnectivityCheckInterval)
+			defer ticker.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-ticker.C:
+					if !iprot.Transport().IsOpen() {
+						cancel()
+						return
+					}
+				}
+			}
+		}(tickerCtx, cancel)
+	}
+
+	result := PrismAdminMaintenanceSetResult{}
+	if retval, err2 := p.handler.MaintenanceSet(ctx, args.On); err2 != nil {
+		tickerCancel()
+		err = thrift.WrapTException(err2)
+		switch v := err2.(type) {
+		case *failure.Failure:
+			result.F = v
+		default:
+			if errors.Is(err2, thrift.ErrAbandonRequest) {
+				return false, thrift.WrapTException(err2)
+			}
+			_exc229 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing maintenanceSet: "+err2.Error())
+			if err2 := oprot.WriteMessageBegin(ctx, "maintenanceSet", thrift.EXCEPTION, seqId); err2 != nil {
+				_write_err228 = thrift.WrapTException(err2)
+			}
+			if err2 := _exc229.Write(ctx, oprot); _write_err228 == nil && err2 != nil {
+				_write_err228 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err228 == nil && err2 != nil {
+				_write_err228 = thrift.WrapTException(err2)
+			}
+			if err2 := oprot.Flush(ctx); _write_err228 == nil && err2 != nil {
+				_write_err228 = thrift.WrapTException(err2)
+			}
+			if _write_err228 != nil {
+				return false, thrift.WrapTException(_write_err228)
+			}
+			return true, err
+		}
+	} else {
+		result.Success = retval
+	}
+	tickerCancel()
+	if err2 := oprot.WriteMessageBegin(ctx, "maintenanceSet", thrift.REPLY, seqId); err2 != nil {
+		_write_err228 = thrift.WrapTException(err2)
+	}
+	if err2 := result.Write(ctx, oprot); _write_err228 == nil && err2 != nil {
+		_write_err228 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err228 == nil && err2 != nil {
+		_write_err228 = thrift.WrapTException(err2)
+	}
+	if err2 := oprot.Flush(ctx); _write_err228 == nil && err2 != nil {
+		_write_err228 = thrift.WrapTException(err2)
+	}
+	if _write_err228 != nil {
+		return false, thrift.WrapTException(_write_err228)
 	}
 	return true, err
 }
@@ -11596,7 +12050,7 @@ type prismAdminProcessorTokenEndpoint struct {
 }
 
 func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err218 error
+	var _write_err230 error
 	args := PrismAdminTokenEndpointArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11646,21 +12100,21 @@ func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId in
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc219 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenEndpoint: "+err2.Error())
+			_exc231 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenEndpoint: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenEndpoint", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err218 = thrift.WrapTException(err2)
+				_write_err230 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc219.Write(ctx, oprot); _write_err218 == nil && err2 != nil {
-				_write_err218 = thrift.WrapTException(err2)
+			if err2 := _exc231.Write(ctx, oprot); _write_err230 == nil && err2 != nil {
+				_write_err230 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err218 == nil && err2 != nil {
-				_write_err218 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err230 == nil && err2 != nil {
+				_write_err230 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err218 == nil && err2 != nil {
-				_write_err218 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err230 == nil && err2 != nil {
+				_write_err230 = thrift.WrapTException(err2)
 			}
-			if _write_err218 != nil {
-				return false, thrift.WrapTException(_write_err218)
+			if _write_err230 != nil {
+				return false, thrift.WrapTException(_write_err230)
 			}
 			return true, err
 		}
@@ -11669,19 +12123,19 @@ func (p *prismAdminProcessorTokenEndpoint) Process(ctx context.Context, seqId in
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenEndpoint", thrift.REPLY, seqId); err2 != nil {
-		_write_err218 = thrift.WrapTException(err2)
+		_write_err230 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err218 == nil && err2 != nil {
-		_write_err218 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err230 == nil && err2 != nil {
+		_write_err230 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err218 == nil && err2 != nil {
-		_write_err218 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err230 == nil && err2 != nil {
+		_write_err230 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err218 == nil && err2 != nil {
-		_write_err218 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err230 == nil && err2 != nil {
+		_write_err230 = thrift.WrapTException(err2)
 	}
-	if _write_err218 != nil {
-		return false, thrift.WrapTException(_write_err218)
+	if _write_err230 != nil {
+		return false, thrift.WrapTException(_write_err230)
 	}
 	return true, err
 }
@@ -11691,7 +12145,7 @@ type prismAdminProcessorTlsGenerate struct {
 }
 
 func (p *prismAdminProcessorTlsGenerate) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err220 error
+	var _write_err232 error
 	args := PrismAdminTlsGenerateArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11741,21 +12195,21 @@ func (p *prismAdminProcessorTlsGenerate) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc221 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsGenerate: "+err2.Error())
+			_exc233 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsGenerate: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tlsGenerate", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err220 = thrift.WrapTException(err2)
+				_write_err232 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc221.Write(ctx, oprot); _write_err220 == nil && err2 != nil {
-				_write_err220 = thrift.WrapTException(err2)
+			if err2 := _exc233.Write(ctx, oprot); _write_err232 == nil && err2 != nil {
+				_write_err232 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err220 == nil && err2 != nil {
-				_write_err220 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err232 == nil && err2 != nil {
+				_write_err232 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err220 == nil && err2 != nil {
-				_write_err220 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err232 == nil && err2 != nil {
+				_write_err232 = thrift.WrapTException(err2)
 			}
-			if _write_err220 != nil {
-				return false, thrift.WrapTException(_write_err220)
+			if _write_err232 != nil {
+				return false, thrift.WrapTException(_write_err232)
 			}
 			return true, err
 		}
@@ -11764,19 +12218,19 @@ func (p *prismAdminProcessorTlsGenerate) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tlsGenerate", thrift.REPLY, seqId); err2 != nil {
-		_write_err220 = thrift.WrapTException(err2)
+		_write_err232 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err220 == nil && err2 != nil {
-		_write_err220 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err232 == nil && err2 != nil {
+		_write_err232 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err220 == nil && err2 != nil {
-		_write_err220 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err232 == nil && err2 != nil {
+		_write_err232 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err220 == nil && err2 != nil {
-		_write_err220 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err232 == nil && err2 != nil {
+		_write_err232 = thrift.WrapTException(err2)
 	}
-	if _write_err220 != nil {
-		return false, thrift.WrapTException(_write_err220)
+	if _write_err232 != nil {
+		return false, thrift.WrapTException(_write_err232)
 	}
 	return true, err
 }
@@ -11786,7 +12240,7 @@ type prismAdminProcessorTlsImport struct {
 }
 
 func (p *prismAdminProcessorTlsImport) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err222 error
+	var _write_err234 error
 	args := PrismAdminTlsImportArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11836,21 +12290,21 @@ func (p *prismAdminProcessorTlsImport) Process(ctx context.Context, seqId int32,
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc223 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsImport: "+err2.Error())
+			_exc235 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tlsImport: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tlsImport", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err222 = thrift.WrapTException(err2)
+				_write_err234 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc223.Write(ctx, oprot); _write_err222 == nil && err2 != nil {
-				_write_err222 = thrift.WrapTException(err2)
+			if err2 := _exc235.Write(ctx, oprot); _write_err234 == nil && err2 != nil {
+				_write_err234 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err222 == nil && err2 != nil {
-				_write_err222 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err234 == nil && err2 != nil {
+				_write_err234 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err222 == nil && err2 != nil {
-				_write_err222 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err234 == nil && err2 != nil {
+				_write_err234 = thrift.WrapTException(err2)
 			}
-			if _write_err222 != nil {
-				return false, thrift.WrapTException(_write_err222)
+			if _write_err234 != nil {
+				return false, thrift.WrapTException(_write_err234)
 			}
 			return true, err
 		}
@@ -11859,19 +12313,19 @@ func (p *prismAdminProcessorTlsImport) Process(ctx context.Context, seqId int32,
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tlsImport", thrift.REPLY, seqId); err2 != nil {
-		_write_err222 = thrift.WrapTException(err2)
+		_write_err234 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err222 == nil && err2 != nil {
-		_write_err222 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err234 == nil && err2 != nil {
+		_write_err234 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err222 == nil && err2 != nil {
-		_write_err222 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err234 == nil && err2 != nil {
+		_write_err234 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err222 == nil && err2 != nil {
-		_write_err222 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err234 == nil && err2 != nil {
+		_write_err234 = thrift.WrapTException(err2)
 	}
-	if _write_err222 != nil {
-		return false, thrift.WrapTException(_write_err222)
+	if _write_err234 != nil {
+		return false, thrift.WrapTException(_write_err234)
 	}
 	return true, err
 }
@@ -11881,7 +12335,7 @@ type prismAdminProcessorRoleList struct {
 }
 
 func (p *prismAdminProcessorRoleList) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err224 error
+	var _write_err236 error
 	args := PrismAdminRoleListArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -11931,21 +12385,21 @@ func (p *prismAdminProcessorRoleList) Process(ctx context.Context, seqId int32, 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc225 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing roleList: "+err2.Error())
+			_exc237 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing roleList: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "roleList", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err224 = thrift.WrapTException(err2)
+				_write_err236 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc225.Write(ctx, oprot); _write_err224 == nil && err2 != nil {
-				_write_err224 = thrift.WrapTException(err2)
+			if err2 := _exc237.Write(ctx, oprot); _write_err236 == nil && err2 != nil {
+				_write_err236 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err224 == nil && err2 != nil {
-				_write_err224 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err236 == nil && err2 != nil {
+				_write_err236 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err224 == nil && err2 != nil {
-				_write_err224 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err236 == nil && err2 != nil {
+				_write_err236 = thrift.WrapTException(err2)
 			}
-			if _write_err224 != nil {
-				return false, thrift.WrapTException(_write_err224)
+			if _write_err236 != nil {
+				return false, thrift.WrapTException(_write_err236)
 			}
 			return true, err
 		}
@@ -11954,19 +12408,19 @@ func (p *prismAdminProcessorRoleList) Process(ctx context.Context, seqId int32, 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "roleList", thrift.REPLY, seqId); err2 != nil {
-		_write_err224 = thrift.WrapTException(err2)
+		_write_err236 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err224 == nil && err2 != nil {
-		_write_err224 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err236 == nil && err2 != nil {
+		_write_err236 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err224 == nil && err2 != nil {
-		_write_err224 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err236 == nil && err2 != nil {
+		_write_err236 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err224 == nil && err2 != nil {
-		_write_err224 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err236 == nil && err2 != nil {
+		_write_err236 = thrift.WrapTException(err2)
 	}
-	if _write_err224 != nil {
-		return false, thrift.WrapTException(_write_err224)
+	if _write_err236 != nil {
+		return false, thrift.WrapTException(_write_err236)
 	}
 	return true, err
 }
@@ -11976,7 +12430,7 @@ type prismAdminProcessorTokenCredit struct {
 }
 
 func (p *prismAdminProcessorTokenCredit) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err226 error
+	var _write_err238 error
 	args := PrismAdminTokenCreditArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -12026,21 +12480,21 @@ func (p *prismAdminProcessorTokenCredit) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc227 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenCredit: "+err2.Error())
+			_exc239 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenCredit: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenCredit", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err226 = thrift.WrapTException(err2)
+				_write_err238 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc227.Write(ctx, oprot); _write_err226 == nil && err2 != nil {
-				_write_err226 = thrift.WrapTException(err2)
+			if err2 := _exc239.Write(ctx, oprot); _write_err238 == nil && err2 != nil {
+				_write_err238 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err226 == nil && err2 != nil {
-				_write_err226 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err238 == nil && err2 != nil {
+				_write_err238 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err226 == nil && err2 != nil {
-				_write_err226 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err238 == nil && err2 != nil {
+				_write_err238 = thrift.WrapTException(err2)
 			}
-			if _write_err226 != nil {
-				return false, thrift.WrapTException(_write_err226)
+			if _write_err238 != nil {
+				return false, thrift.WrapTException(_write_err238)
 			}
 			return true, err
 		}
@@ -12049,19 +12503,19 @@ func (p *prismAdminProcessorTokenCredit) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenCredit", thrift.REPLY, seqId); err2 != nil {
-		_write_err226 = thrift.WrapTException(err2)
+		_write_err238 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err226 == nil && err2 != nil {
-		_write_err226 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err238 == nil && err2 != nil {
+		_write_err238 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err226 == nil && err2 != nil {
-		_write_err226 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err238 == nil && err2 != nil {
+		_write_err238 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err226 == nil && err2 != nil {
-		_write_err226 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err238 == nil && err2 != nil {
+		_write_err238 = thrift.WrapTException(err2)
 	}
-	if _write_err226 != nil {
-		return false, thrift.WrapTException(_write_err226)
+	if _write_err238 != nil {
+		return false, thrift.WrapTException(_write_err238)
 	}
 	return true, err
 }
@@ -12071,7 +12525,7 @@ type prismAdminProcessorTokenManagement struct {
 }
 
 func (p *prismAdminProcessorTokenManagement) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err228 error
+	var _write_err240 error
 	args := PrismAdminTokenManagementArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -12121,21 +12575,21 @@ func (p *prismAdminProcessorTokenManagement) Process(ctx context.Context, seqId 
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc229 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenManagement: "+err2.Error())
+			_exc241 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenManagement: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenManagement", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err228 = thrift.WrapTException(err2)
+				_write_err240 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc229.Write(ctx, oprot); _write_err228 == nil && err2 != nil {
-				_write_err228 = thrift.WrapTException(err2)
+			if err2 := _exc241.Write(ctx, oprot); _write_err240 == nil && err2 != nil {
+				_write_err240 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err228 == nil && err2 != nil {
-				_write_err228 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err240 == nil && err2 != nil {
+				_write_err240 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err228 == nil && err2 != nil {
-				_write_err228 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err240 == nil && err2 != nil {
+				_write_err240 = thrift.WrapTException(err2)
 			}
-			if _write_err228 != nil {
-				return false, thrift.WrapTException(_write_err228)
+			if _write_err240 != nil {
+				return false, thrift.WrapTException(_write_err240)
 			}
 			return true, err
 		}
@@ -12144,19 +12598,19 @@ func (p *prismAdminProcessorTokenManagement) Process(ctx context.Context, seqId 
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenManagement", thrift.REPLY, seqId); err2 != nil {
-		_write_err228 = thrift.WrapTException(err2)
+		_write_err240 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err228 == nil && err2 != nil {
-		_write_err228 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err240 == nil && err2 != nil {
+		_write_err240 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err228 == nil && err2 != nil {
-		_write_err228 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err240 == nil && err2 != nil {
+		_write_err240 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err228 == nil && err2 != nil {
-		_write_err228 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err240 == nil && err2 != nil {
+		_write_err240 = thrift.WrapTException(err2)
 	}
-	if _write_err228 != nil {
-		return false, thrift.WrapTException(_write_err228)
+	if _write_err240 != nil {
+		return false, thrift.WrapTException(_write_err240)
 	}
 	return true, err
 }
@@ -12166,7 +12620,7 @@ type prismAdminProcessorTokenKeyChange struct {
 }
 
 func (p *prismAdminProcessorTokenKeyChange) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err230 error
+	var _write_err242 error
 	args := PrismAdminTokenKeyChangeArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -12216,21 +12670,21 @@ func (p *prismAdminProcessorTokenKeyChange) Process(ctx context.Context, seqId i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc231 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenKeyChange: "+err2.Error())
+			_exc243 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenKeyChange: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenKeyChange", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err230 = thrift.WrapTException(err2)
+				_write_err242 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc231.Write(ctx, oprot); _write_err230 == nil && err2 != nil {
-				_write_err230 = thrift.WrapTException(err2)
+			if err2 := _exc243.Write(ctx, oprot); _write_err242 == nil && err2 != nil {
+				_write_err242 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err230 == nil && err2 != nil {
-				_write_err230 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err242 == nil && err2 != nil {
+				_write_err242 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err230 == nil && err2 != nil {
-				_write_err230 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err242 == nil && err2 != nil {
+				_write_err242 = thrift.WrapTException(err2)
 			}
-			if _write_err230 != nil {
-				return false, thrift.WrapTException(_write_err230)
+			if _write_err242 != nil {
+				return false, thrift.WrapTException(_write_err242)
 			}
 			return true, err
 		}
@@ -12239,19 +12693,19 @@ func (p *prismAdminProcessorTokenKeyChange) Process(ctx context.Context, seqId i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenKeyChange", thrift.REPLY, seqId); err2 != nil {
-		_write_err230 = thrift.WrapTException(err2)
+		_write_err242 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err230 == nil && err2 != nil {
-		_write_err230 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err242 == nil && err2 != nil {
+		_write_err242 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err230 == nil && err2 != nil {
-		_write_err230 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err242 == nil && err2 != nil {
+		_write_err242 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err230 == nil && err2 != nil {
-		_write_err230 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err242 == nil && err2 != nil {
+		_write_err242 = thrift.WrapTException(err2)
 	}
-	if _write_err230 != nil {
-		return false, thrift.WrapTException(_write_err230)
+	if _write_err242 != nil {
+		return false, thrift.WrapTException(_write_err242)
 	}
 	return true, err
 }
@@ -12261,7 +12715,7 @@ type prismAdminProcessorTokenMeterTest struct {
 }
 
 func (p *prismAdminProcessorTokenMeterTest) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err232 error
+	var _write_err244 error
 	args := PrismAdminTokenMeterTestArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -12311,21 +12765,21 @@ func (p *prismAdminProcessorTokenMeterTest) Process(ctx context.Context, seqId i
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc233 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenMeterTest: "+err2.Error())
+			_exc245 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenMeterTest: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenMeterTest", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err232 = thrift.WrapTException(err2)
+				_write_err244 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc233.Write(ctx, oprot); _write_err232 == nil && err2 != nil {
-				_write_err232 = thrift.WrapTException(err2)
+			if err2 := _exc245.Write(ctx, oprot); _write_err244 == nil && err2 != nil {
+				_write_err244 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err232 == nil && err2 != nil {
-				_write_err232 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err244 == nil && err2 != nil {
+				_write_err244 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err232 == nil && err2 != nil {
-				_write_err232 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err244 == nil && err2 != nil {
+				_write_err244 = thrift.WrapTException(err2)
 			}
-			if _write_err232 != nil {
-				return false, thrift.WrapTException(_write_err232)
+			if _write_err244 != nil {
+				return false, thrift.WrapTException(_write_err244)
 			}
 			return true, err
 		}
@@ -12334,19 +12788,19 @@ func (p *prismAdminProcessorTokenMeterTest) Process(ctx context.Context, seqId i
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenMeterTest", thrift.REPLY, seqId); err2 != nil {
-		_write_err232 = thrift.WrapTException(err2)
+		_write_err244 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err232 == nil && err2 != nil {
-		_write_err232 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err244 == nil && err2 != nil {
+		_write_err244 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err232 == nil && err2 != nil {
-		_write_err232 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err244 == nil && err2 != nil {
+		_write_err244 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err232 == nil && err2 != nil {
-		_write_err232 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err244 == nil && err2 != nil {
+		_write_err244 = thrift.WrapTException(err2)
 	}
-	if _write_err232 != nil {
-		return false, thrift.WrapTException(_write_err232)
+	if _write_err244 != nil {
+		return false, thrift.WrapTException(_write_err244)
 	}
 	return true, err
 }
@@ -12356,7 +12810,7 @@ type prismAdminProcessorTokenVerify struct {
 }
 
 func (p *prismAdminProcessorTokenVerify) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err234 error
+	var _write_err246 error
 	args := PrismAdminTokenVerifyArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -12406,21 +12860,21 @@ func (p *prismAdminProcessorTokenVerify) Process(ctx context.Context, seqId int3
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc235 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenVerify: "+err2.Error())
+			_exc247 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenVerify: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenVerify", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err234 = thrift.WrapTException(err2)
+				_write_err246 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc235.Write(ctx, oprot); _write_err234 == nil && err2 != nil {
-				_write_err234 = thrift.WrapTException(err2)
+			if err2 := _exc247.Write(ctx, oprot); _write_err246 == nil && err2 != nil {
+				_write_err246 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err234 == nil && err2 != nil {
-				_write_err234 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err246 == nil && err2 != nil {
+				_write_err246 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err234 == nil && err2 != nil {
-				_write_err234 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err246 == nil && err2 != nil {
+				_write_err246 = thrift.WrapTException(err2)
 			}
-			if _write_err234 != nil {
-				return false, thrift.WrapTException(_write_err234)
+			if _write_err246 != nil {
+				return false, thrift.WrapTException(_write_err246)
 			}
 			return true, err
 		}
@@ -12429,19 +12883,19 @@ func (p *prismAdminProcessorTokenVerify) Process(ctx context.Context, seqId int3
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenVerify", thrift.REPLY, seqId); err2 != nil {
-		_write_err234 = thrift.WrapTException(err2)
+		_write_err246 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err234 == nil && err2 != nil {
-		_write_err234 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err246 == nil && err2 != nil {
+		_write_err246 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err234 == nil && err2 != nil {
-		_write_err234 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err246 == nil && err2 != nil {
+		_write_err246 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err234 == nil && err2 != nil {
-		_write_err234 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err246 == nil && err2 != nil {
+		_write_err246 = thrift.WrapTException(err2)
 	}
-	if _write_err234 != nil {
-		return false, thrift.WrapTException(_write_err234)
+	if _write_err246 != nil {
+		return false, thrift.WrapTException(_write_err246)
 	}
 	return true, err
 }
@@ -12451,7 +12905,7 @@ type prismAdminProcessorTokenFetch struct {
 }
 
 func (p *prismAdminProcessorTokenFetch) Process(ctx context.Context, seqId int32, iprot, oprot thrift.TProtocol) (success bool, err thrift.TException) {
-	var _write_err236 error
+	var _write_err248 error
 	args := PrismAdminTokenFetchArgs{}
 	if err2 := args.Read(ctx, iprot); err2 != nil {
 		iprot.ReadMessageEnd(ctx)
@@ -12501,21 +12955,21 @@ func (p *prismAdminProcessorTokenFetch) Process(ctx context.Context, seqId int32
 			if errors.Is(err2, thrift.ErrAbandonRequest) {
 				return false, thrift.WrapTException(err2)
 			}
-			_exc237 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenFetch: "+err2.Error())
+			_exc249 := thrift.NewTApplicationException(thrift.INTERNAL_ERROR, "Internal error processing tokenFetch: "+err2.Error())
 			if err2 := oprot.WriteMessageBegin(ctx, "tokenFetch", thrift.EXCEPTION, seqId); err2 != nil {
-				_write_err236 = thrift.WrapTException(err2)
+				_write_err248 = thrift.WrapTException(err2)
 			}
-			if err2 := _exc237.Write(ctx, oprot); _write_err236 == nil && err2 != nil {
-				_write_err236 = thrift.WrapTException(err2)
+			if err2 := _exc249.Write(ctx, oprot); _write_err248 == nil && err2 != nil {
+				_write_err248 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.WriteMessageEnd(ctx); _write_err236 == nil && err2 != nil {
-				_write_err236 = thrift.WrapTException(err2)
+			if err2 := oprot.WriteMessageEnd(ctx); _write_err248 == nil && err2 != nil {
+				_write_err248 = thrift.WrapTException(err2)
 			}
-			if err2 := oprot.Flush(ctx); _write_err236 == nil && err2 != nil {
-				_write_err236 = thrift.WrapTException(err2)
+			if err2 := oprot.Flush(ctx); _write_err248 == nil && err2 != nil {
+				_write_err248 = thrift.WrapTException(err2)
 			}
-			if _write_err236 != nil {
-				return false, thrift.WrapTException(_write_err236)
+			if _write_err248 != nil {
+				return false, thrift.WrapTException(_write_err248)
 			}
 			return true, err
 		}
@@ -12524,19 +12978,19 @@ func (p *prismAdminProcessorTokenFetch) Process(ctx context.Context, seqId int32
 	}
 	tickerCancel()
 	if err2 := oprot.WriteMessageBegin(ctx, "tokenFetch", thrift.REPLY, seqId); err2 != nil {
-		_write_err236 = thrift.WrapTException(err2)
+		_write_err248 = thrift.WrapTException(err2)
 	}
-	if err2 := result.Write(ctx, oprot); _write_err236 == nil && err2 != nil {
-		_write_err236 = thrift.WrapTException(err2)
+	if err2 := result.Write(ctx, oprot); _write_err248 == nil && err2 != nil {
+		_write_err248 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.WriteMessageEnd(ctx); _write_err236 == nil && err2 != nil {
-		_write_err236 = thrift.WrapTException(err2)
+	if err2 := oprot.WriteMessageEnd(ctx); _write_err248 == nil && err2 != nil {
+		_write_err248 = thrift.WrapTException(err2)
 	}
-	if err2 := oprot.Flush(ctx); _write_err236 == nil && err2 != nil {
-		_write_err236 = thrift.WrapTException(err2)
+	if err2 := oprot.Flush(ctx); _write_err248 == nil && err2 != nil {
+		_write_err248 = thrift.WrapTException(err2)
 	}
-	if _write_err236 != nil {
-		return false, thrift.WrapTException(_write_err236)
+	if _write_err248 != nil {
+		return false, thrift.WrapTException(_write_err248)
 	}
 	return true, err
 }
@@ -12904,11 +13358,11 @@ func (p *PrismAdminUserListResult) ReadField0(ctx context.Context, iprot thrift.
 	tSlice := make([]*User, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem238 := &User{}
-		if err := _elem238.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem238), err)
+		_elem250 := &User{}
+		if err := _elem250.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem250), err)
 		}
-		p.Success = append(p.Success, _elem238)
+		p.Success = append(p.Success, _elem250)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -13393,13 +13847,13 @@ func (p *PrismAdminUserCreateArgs) ReadField2(ctx context.Context, iprot thrift.
 	tSlice := make([]string, 0, size)
 	p.Roles = tSlice
 	for i := 0; i < size; i++ {
-		var _elem239 string
+		var _elem251 string
 		if v, err := iprot.ReadString(ctx); err != nil {
 			return thrift.PrependError("error reading field 0: ", err)
 		} else {
-			_elem239 = v
+			_elem251 = v
 		}
-		p.Roles = append(p.Roles, _elem239)
+		p.Roles = append(p.Roles, _elem251)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -14668,11 +15122,11 @@ func (p *PrismAdminPrefListResult) ReadField0(ctx context.Context, iprot thrift.
 	tSlice := make([]*Preference, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem240 := &Preference{}
-		if err := _elem240.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem240), err)
+		_elem252 := &Preference{}
+		if err := _elem252.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem252), err)
 		}
-		p.Success = append(p.Success, _elem240)
+		p.Success = append(p.Success, _elem252)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -15476,11 +15930,11 @@ func (p *PrismAdminKmcListResult) ReadField0(ctx context.Context, iprot thrift.T
 	tSlice := make([]*KekSlot, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem241 := &KekSlot{}
-		if err := _elem241.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem241), err)
+		_elem253 := &KekSlot{}
+		if err := _elem253.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem253), err)
 		}
-		p.Success = append(p.Success, _elem241)
+		p.Success = append(p.Success, _elem253)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -18142,11 +18596,11 @@ func (p *PrismAdminVkListResult) ReadField0(ctx context.Context, iprot thrift.TP
 	tSlice := make([]*VendingKey, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem242 := &VendingKey{}
-		if err := _elem242.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem242), err)
+		_elem254 := &VendingKey{}
+		if err := _elem254.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem254), err)
 		}
-		p.Success = append(p.Success, _elem242)
+		p.Success = append(p.Success, _elem254)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -20549,6 +21003,486 @@ func (p *PrismAdminConductorRestartResult) String() string {
 	return fmt.Sprintf("PrismAdminConductorRestartResult(%+v)", *p)
 }
 
+type PrismAdminMaintenanceShowArgs struct {
+}
+
+func NewPrismAdminMaintenanceShowArgs() *PrismAdminMaintenanceShowArgs {
+	return &PrismAdminMaintenanceShowArgs{}
+}
+
+func (p *PrismAdminMaintenanceShowArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+			return err
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceShowArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "maintenanceShow_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceShowArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminMaintenanceShowArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminMaintenanceShowResult struct {
+	Success *Maintenance     `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminMaintenanceShowResult() *PrismAdminMaintenanceShowResult {
+	return &PrismAdminMaintenanceShowResult{}
+}
+
+var PrismAdminMaintenanceShowResult_Success_DEFAULT *Maintenance
+
+func (p *PrismAdminMaintenanceShowResult) GetSuccess() *Maintenance {
+	if !p.IsSetSuccess() {
+		return PrismAdminMaintenanceShowResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminMaintenanceShowResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminMaintenanceShowResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminMaintenanceShowResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminMaintenanceShowResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminMaintenanceShowResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminMaintenanceShowResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceShowResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Maintenance{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceShowResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceShowResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "maintenanceShow_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceShowResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminMaintenanceShowResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminMaintenanceShowResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminMaintenanceShowResult(%+v)", *p)
+}
+
+// Attributes:
+//   - On
+type PrismAdminMaintenanceSetArgs struct {
+	On bool `thrift:"on,1,required" db:"on" json:"on"`
+}
+
+func NewPrismAdminMaintenanceSetArgs() *PrismAdminMaintenanceSetArgs {
+	return &PrismAdminMaintenanceSetArgs{}
+}
+
+func (p *PrismAdminMaintenanceSetArgs) GetOn() bool {
+	return p.On
+}
+func (p *PrismAdminMaintenanceSetArgs) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	var issetOn bool = false
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 1:
+			if fieldTypeId == thrift.BOOL {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+				issetOn = true
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	if !issetOn {
+		return thrift.NewTProtocolExceptionWithType(thrift.INVALID_DATA, fmt.Errorf("Required field On is not set"))
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceSetArgs) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	if v, err := iprot.ReadBool(ctx); err != nil {
+		return thrift.PrependError("error reading field 1: ", err)
+	} else {
+		p.On = v
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceSetArgs) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "maintenanceSet_args"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceSetArgs) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if err := oprot.WriteFieldBegin(ctx, "on", thrift.BOOL, 1); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:on: ", p), err)
+	}
+	if err := oprot.WriteBool(ctx, bool(p.On)); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T.on (1) field write error: ", p), err)
+	}
+	if err := oprot.WriteFieldEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write field end error 1:on: ", p), err)
+	}
+	return err
+}
+
+func (p *PrismAdminMaintenanceSetArgs) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminMaintenanceSetArgs(%+v)", *p)
+}
+
+// Attributes:
+//   - Success
+//   - F
+type PrismAdminMaintenanceSetResult struct {
+	Success *Maintenance     `thrift:"success,0" db:"success" json:"success,omitempty"`
+	F       *failure.Failure `thrift:"f,1" db:"f" json:"f,omitempty"`
+}
+
+func NewPrismAdminMaintenanceSetResult() *PrismAdminMaintenanceSetResult {
+	return &PrismAdminMaintenanceSetResult{}
+}
+
+var PrismAdminMaintenanceSetResult_Success_DEFAULT *Maintenance
+
+func (p *PrismAdminMaintenanceSetResult) GetSuccess() *Maintenance {
+	if !p.IsSetSuccess() {
+		return PrismAdminMaintenanceSetResult_Success_DEFAULT
+	}
+	return p.Success
+}
+
+var PrismAdminMaintenanceSetResult_F_DEFAULT *failure.Failure
+
+func (p *PrismAdminMaintenanceSetResult) GetF() *failure.Failure {
+	if !p.IsSetF() {
+		return PrismAdminMaintenanceSetResult_F_DEFAULT
+	}
+	return p.F
+}
+func (p *PrismAdminMaintenanceSetResult) IsSetSuccess() bool {
+	return p.Success != nil
+}
+
+func (p *PrismAdminMaintenanceSetResult) IsSetF() bool {
+	return p.F != nil
+}
+
+func (p *PrismAdminMaintenanceSetResult) Read(ctx context.Context, iprot thrift.TProtocol) error {
+	if _, err := iprot.ReadStructBegin(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read error: ", p), err)
+	}
+
+	for {
+		_, fieldTypeId, fieldId, err := iprot.ReadFieldBegin(ctx)
+		if err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T field %d read error: ", p, fieldId), err)
+		}
+		if fieldTypeId == thrift.STOP {
+			break
+		}
+		switch fieldId {
+		case 0:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField0(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		case 1:
+			if fieldTypeId == thrift.STRUCT {
+				if err := p.ReadField1(ctx, iprot); err != nil {
+					return err
+				}
+			} else {
+				if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+					return err
+				}
+			}
+		default:
+			if err := iprot.Skip(ctx, fieldTypeId); err != nil {
+				return err
+			}
+		}
+		if err := iprot.ReadFieldEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if err := iprot.ReadStructEnd(ctx); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T read struct end error: ", p), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceSetResult) ReadField0(ctx context.Context, iprot thrift.TProtocol) error {
+	p.Success = &Maintenance{}
+	if err := p.Success.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.Success), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceSetResult) ReadField1(ctx context.Context, iprot thrift.TProtocol) error {
+	p.F = &failure.Failure{}
+	if err := p.F.Read(ctx, iprot); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", p.F), err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceSetResult) Write(ctx context.Context, oprot thrift.TProtocol) error {
+	if err := oprot.WriteStructBegin(ctx, "maintenanceSet_result"); err != nil {
+		return thrift.PrependError(fmt.Sprintf("%T write struct begin error: ", p), err)
+	}
+	if p != nil {
+		if err := p.writeField0(ctx, oprot); err != nil {
+			return err
+		}
+		if err := p.writeField1(ctx, oprot); err != nil {
+			return err
+		}
+	}
+	if err := oprot.WriteFieldStop(ctx); err != nil {
+		return thrift.PrependError("write field stop error: ", err)
+	}
+	if err := oprot.WriteStructEnd(ctx); err != nil {
+		return thrift.PrependError("write struct stop error: ", err)
+	}
+	return nil
+}
+
+func (p *PrismAdminMaintenanceSetResult) writeField0(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetSuccess() {
+		if err := oprot.WriteFieldBegin(ctx, "success", thrift.STRUCT, 0); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 0:success: ", p), err)
+		}
+		if err := p.Success.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.Success), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 0:success: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminMaintenanceSetResult) writeField1(ctx context.Context, oprot thrift.TProtocol) (err error) {
+	if p.IsSetF() {
+		if err := oprot.WriteFieldBegin(ctx, "f", thrift.STRUCT, 1); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field begin error 1:f: ", p), err)
+		}
+		if err := p.F.Write(ctx, oprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error writing struct: ", p.F), err)
+		}
+		if err := oprot.WriteFieldEnd(ctx); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T write field end error 1:f: ", p), err)
+		}
+	}
+	return err
+}
+
+func (p *PrismAdminMaintenanceSetResult) String() string {
+	if p == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("PrismAdminMaintenanceSetResult(%+v)", *p)
+}
+
 type PrismAdminTokenEndpointArgs struct {
 }
 
@@ -21436,11 +22370,11 @@ func (p *PrismAdminRoleListResult) ReadField0(ctx context.Context, iprot thrift.
 	tSlice := make([]*Role, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem243 := &Role{}
-		if err := _elem243.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem243), err)
+		_elem255 := &Role{}
+		if err := _elem255.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem255), err)
 		}
-		p.Success = append(p.Success, _elem243)
+		p.Success = append(p.Success, _elem255)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -21726,11 +22660,11 @@ func (p *PrismAdminTokenCreditResult) ReadField0(ctx context.Context, iprot thri
 	tSlice := make([]*Token, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem244 := &Token{}
-		if err := _elem244.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem244), err)
+		_elem256 := &Token{}
+		if err := _elem256.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem256), err)
 		}
-		p.Success = append(p.Success, _elem244)
+		p.Success = append(p.Success, _elem256)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -22016,11 +22950,11 @@ func (p *PrismAdminTokenManagementResult) ReadField0(ctx context.Context, iprot 
 	tSlice := make([]*Token, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem245 := &Token{}
-		if err := _elem245.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem245), err)
+		_elem257 := &Token{}
+		if err := _elem257.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem257), err)
 		}
-		p.Success = append(p.Success, _elem245)
+		p.Success = append(p.Success, _elem257)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -22412,11 +23346,11 @@ func (p *PrismAdminTokenKeyChangeResult) ReadField0(ctx context.Context, iprot t
 	tSlice := make([]*Token, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem246 := &Token{}
-		if err := _elem246.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem246), err)
+		_elem258 := &Token{}
+		if err := _elem258.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem258), err)
 		}
-		p.Success = append(p.Success, _elem246)
+		p.Success = append(p.Success, _elem258)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
@@ -23376,11 +24310,11 @@ func (p *PrismAdminTokenFetchResult) ReadField0(ctx context.Context, iprot thrif
 	tSlice := make([]*Token, 0, size)
 	p.Success = tSlice
 	for i := 0; i < size; i++ {
-		_elem247 := &Token{}
-		if err := _elem247.Read(ctx, iprot); err != nil {
-			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem247), err)
+		_elem259 := &Token{}
+		if err := _elem259.Read(ctx, iprot); err != nil {
+			return thrift.PrependError(fmt.Sprintf("%T error reading struct: ", _elem259), err)
 		}
-		p.Success = append(p.Success, _elem247)
+		p.Success = append(p.Success, _elem259)
 	}
 	if err := iprot.ReadListEnd(ctx); err != nil {
 		return thrift.PrependError("error reading list end: ", err)
