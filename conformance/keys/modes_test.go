@@ -3,6 +3,7 @@ package keys_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -156,8 +157,11 @@ func TestConductorSettings(t *testing.T) {
 	first.must(2, "QD")
 	ssh := p.dialSSH() // the limit is of TCP sockets
 	ssh.must(2, "DI")
-	if c := show("show"); c.Sockets != 1 || c.MaxSockets != 1 || c.TraceLevel != "Verbose" || c.Refused != 1 || c.Commands != 3 || c.SSH != 1 {
+	if c := show("show"); c.Sockets != 1 || c.MaxSockets != 1 || c.TraceLevel != "Verbose" || c.Refused != 1 || c.Commands != 4 || c.SSH != 1 {
 		t.Errorf("%+v", c)
+	}
+	if line, err := first.line("SM?ZZ"); err != nil || line != "GL!ER2166E5" {
+		t.Errorf("framed: %q, %v", line, err)
 	}
 	if log := p.Tail(p.Daemon("orchestratord")); !strings.Contains(log, "SM?QD") {
 		t.Errorf("the trace does not show the command: %s", log)
@@ -168,7 +172,20 @@ func TestConductorSettings(t *testing.T) {
 	if _, _, err := first.ask("DI"); err == nil {
 		t.Error("a socket from before the restart is served")
 	}
-	dialTCP(t, address).must(2, "DI")
+	again := dialTCP(t, address)
+	again.must(2, "DI")
+	p.tenant("pref", "set", "conductor.errorFraming", "raw")
+	const unknown = "SM?ZZ"
+	line := unknown + crc16(unknown)
+	if _, err := again.stream.Write([]byte("\x00" + string(rune(6+len(line)+1)) + "\x01\x02\x03\x04\x05\x06" + line + "\r")); err != nil {
+		t.Fatal(err)
+	}
+	bare := make([]byte, len("GL!ER2166E5\r"))
+	stop := time.AfterFunc(answerTime, func() { _ = again.stream.Close() })
+	if _, err := io.ReadFull(again.stream, bare); err != nil || string(bare) != "GL!ER2166E5\r" {
+		t.Errorf("without a frame: %q, %v", bare, err)
+	}
+	stop.Stop()
 	if n := len(p.VCMs()); n == 0 {
 		t.Error("the VCM ended")
 	}

@@ -62,6 +62,8 @@ type Config struct {
 	Log   *slog.Logger
 	// TestMode is CTS mode: VCMs fix their random numbers and ignore dates.
 	TestMode bool
+	// HardwareID is what Initialise makes; default HardwareID.
+	HardwareID string
 }
 
 // Unit is an open unit. Close releases it.
@@ -126,6 +128,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.HardwareID == "" {
+		cfg.HardwareID = HardwareID
 	}
 	return cfg
 }

@@ -31,8 +31,10 @@ import (
 const (
 	// FirmwareID is this firmware: STS6, 4th generation, vending, version 10.
 	FirmwareID = "STS64V10"
-	// HardwareID is the emulated hardware.
-	HardwareID = "TSM500E1"
+	// HardwareID is the emulated hardware, SmallHardwareID the family whose
+	// modules have 25 vending-key registers.
+	HardwareID      = "TSM500E1"
+	SmallHardwareID = "TSM250E1"
 
 	maxState = 1 << 20 // no file of the state folder but the journal is larger
 )
@@ -104,7 +106,7 @@ func makeUnit(cfg Config, esn string) ([]byte, error) {
 		return nil, err
 	}
 	id := identity{
-		ESN: esn, ModuleID: firstModuleID(esn), FirmwareID: FirmwareID, HardwareID: HardwareID,
+		ESN: esn, ModuleID: firstModuleID(esn), FirmwareID: FirmwareID, HardwareID: cfg.HardwareID,
 		UnitKey:       strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))),
 		EncryptionKey: base64.StdEncoding.EncodeToString(encryption.PublicKey().Bytes()),
 		Made:          cfg.Clock.Now().UTC().Truncate(time.Second),

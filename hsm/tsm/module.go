@@ -80,7 +80,7 @@ type Config struct {
 	Created   time.Time
 	Clock     clock.Clock
 	Rand      io.Reader     // keys, nonces and the RND of tokens; default crypto/rand
-	Registers int           // 1 to 999, the default; a TSM250 has 25
+	Registers int           // 1 to 999; default what the hardware has
 	Window    time.Duration // default DefaultWindow
 	// TestMode is the CTS mode of a unit that was started for compliance tests:
 	// RND is 5, the TID window and IUT are not enforced. Status shows it, and the
@@ -177,6 +177,9 @@ func (c *Config) complete() error {
 	}
 	if c.Registers == 0 {
 		c.Registers = RegistersTSM500
+		if strings.HasPrefix(c.HardwareID, "TSM250") {
+			c.Registers = RegistersTSM250
+		}
 	}
 	if c.Registers < 1 || c.Registers > RegistersTSM500 {
 		return fmt.Errorf("open module: %d registers is not 1 to %d", c.Registers, RegistersTSM500)

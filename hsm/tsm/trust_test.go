@@ -99,6 +99,17 @@ func TestApprovalList(t *testing.T) {
 	}
 }
 
+// A module has as many registers as its hardware.
+func TestRegistersOfTheHardware(t *testing.T) {
+	t.Parallel()
+	for hardware, n := range map[string]int{"": 999, "TSM500E1": 999, "TSM250E1": 25} {
+		r := newRig(t, func(c *tsm.Config) { c.HardwareID = hardware })
+		if st, err := r.m.Status(context.Background()); err != nil || st.Registers != n {
+			t.Errorf("%s: %d registers, %v", hardware, st.Registers, err)
+		}
+	}
+}
+
 // The test mode shows where a KMC and a client of the low-level API look.
 func TestModeShows(t *testing.T) {
 	t.Parallel()

@@ -44,6 +44,7 @@ const (
 	PrefCertificateWarning = "tls.expiry.warning.days"
 	PrefConductorSockets   = "conductor.maxSockets"
 	PrefConductorTrace     = "conductor.traceLevel"
+	PrefConductorErrors    = "conductor.errorFraming"
 )
 
 // Types of preferences.
@@ -117,6 +118,8 @@ func Definitions() []Definition {
 		integer(PrefLockoutSeconds, RoleAdmin, 900, 0, 30*day, "Seconds for which an account stays locked; 0 is until an administrator unlocks it."),
 		integer(PrefLockoutThreshold, RoleAdmin, 10, 3, 1000, "Failed sign-ins in a row after which an account is locked."),
 		integer(PrefPasswordMaxAge, RoleAdmin, 365, 1, days, "Days after which a password has to be changed; afterwards the account cannot sign in."),
+		{Name: PrefConductorErrors, Type: TypeEnum, Default: "Framed", Choices: []string{"Framed", "Raw"},
+			Description: "How the Conductor sends GL!ER on TCP: like any response, or without the frame, as clients of some devices expect.", ChangeableBy: RoleAdmin},
 		integer(PrefConductorSockets, RoleAdmin, 64, 1, 1024, "TCP sockets the Conductor serves at once; more are closed. Those that are open stay."),
 		{Name: PrefConductorTrace, Type: TypeEnum, Default: "Default", Choices: []string{"Default", "Verbose", "Debug"},
 			Description: "What the Conductor writes to the HSM's log, which the provider reads: Verbose adds each command with its status, Debug its parameters. Keys and tokens are never written.", ChangeableBy: RoleAdmin},

@@ -67,7 +67,7 @@
 // can replace it:
 //
 //   - the length has 16 bits and the six bytes are echoed (frame.go);
-//   - GL!ER is framed like any response, or bare with Config.RawErrors (frame.go);
+//   - GL!ER is framed like any response, or bare with the preference conductor.errorFraming (frame.go);
 //   - D fields are UTC, N fields have 32 bits, P fields up to 8192 characters
 //     without a tilde (ptvd.go);
 //   - the layouts of CQ, KC, KR, KL, KF, KX, KD, QK, CI and QL, the window's

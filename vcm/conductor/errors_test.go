@@ -245,7 +245,7 @@ func TestLicenceAndLog(t *testing.T) {
 			if n > uint64(len(log)) {
 				return tsm.Entry{}, false, nil
 			}
-			return tsm.Entry{Time: log[n-1].Time, Text: log[n-1].Kind + " ~ " + log[n-1].Subject}, true, nil
+			return tsm.Entry{Time: log[n-1].Time, Text: log[n-1].Kind + " ~ " + log[n-1].Subject + strings.Repeat("x", 60*int(n-1))}, true, nil
 		}
 	}})
 	c := newClient(t, r.address)
@@ -271,6 +271,9 @@ func TestLicenceAndLog(t *testing.T) {
 	}
 	if v := c.must(3, "QL", "N1"); v[0] != "1" || v[1] != "20251120120000" || v[2] != "module.create ? "+moduleID {
 		t.Errorf("QL %v", v)
+	}
+	if v := c.must(3, "QL", "N7"); len("SM!QL00N7~D20251120120000~P~CRC4")+len(v[2]) > 248 || !strings.HasSuffix(v[2], "xxx...") {
+		t.Errorf("a long entry: %v", v)
 	}
 	if status, _ := c.call("QL", "N1000"); status != "45" {
 		t.Errorf("QL past the end: %s", status)

@@ -53,6 +53,8 @@ type Settings struct {
 	// MaxSockets is how many connections there may be at once; more are closed.
 	MaxSockets int
 	Trace      TraceLevel
+	// RawErrors sends GL!ER without a frame, as some devices do.
+	RawErrors bool
 }
 
 // Config is what a server needs. A zero field takes its default.
@@ -60,15 +62,13 @@ type Config struct {
 	Module *tsm.Module
 	Settings
 	// Live, if it is not nil, is asked for the settings at each connection and
-	// command instead.
+	// command.
 	Live func() Settings
 	// InFlight is how many commands may be in the module at once. The module's
 	// vault takes them one after another and lets them share a durable write.
 	InFlight     int
 	IdleTimeout  time.Duration // between commands
 	FrameTimeout time.Duration // from a frame's first byte to its last, and to write an answer
-	// RawErrors sends GL!ER without a frame, as some devices do.
-	RawErrors bool
 	// AllowUnapproved is asked at each SM?KC whether a KMC's public key may be
 	// used without a valid approval signature. With nil only a signature that is
 	// there must be valid.

@@ -56,7 +56,7 @@ func (s *Server) talk(ctx context.Context, name string, p *peer) (err error) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		out = appendFrame(out[:0], f.prefix, line, s.cfg.RawErrors)
+		out = appendFrame(out[:0], f.prefix, line, s.settings().RawErrors)
 		w.arm(s.cfg.FrameTimeout, "the peer did not take a response for "+s.cfg.FrameTimeout.String())
 		if _, err := p.stream.Write(out); err != nil {
 			return err

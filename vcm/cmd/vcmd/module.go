@@ -242,7 +242,10 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		Module: m.tsm, Speed: m.commandGate(), Clock: m.clock, Log: log,
 		Live: func() conductor.Settings {
 			trace, _ := conductor.ParseTraceLevel(prefs.Text(accounts.PrefConductorTrace)) // one of its choices
-			return conductor.Settings{MaxSockets: int(prefs.Int(accounts.PrefConductorSockets)), Trace: trace}
+			return conductor.Settings{
+				MaxSockets: int(prefs.Int(accounts.PrefConductorSockets)), Trace: trace,
+				RawErrors: prefs.Text(accounts.PrefConductorErrors) == "Raw",
+			}
 		},
 		AllowUnapproved: func(context.Context) bool { return prefs.Bool(accounts.PrefAllowUnapprovedKMC) },
 	})
