@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
@@ -173,7 +172,6 @@ func syscallAttempts() []syscallAttempt {
 			return nil
 		}
 	}
-	var utsname unix.Utsname
 	return []syscallAttempt{
 		{"socket", func() error {
 			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -190,7 +188,7 @@ func syscallAttempts() []syscallAttempt {
 		{"clone3", raw(unix.SYS_CLONE3, 0, 0, 0)},                                     // EINVAL
 		{"clone of a process", raw(unix.SYS_CLONE, unix.CLONE_SIGHAND, 0, 0)},         // EINVAL
 		{"mmap of code", raw(unix.SYS_MMAP, 0, 0, unix.PROT_READ|unix.PROT_EXEC)},     // EINVAL: no length
-		{"uname", raw(unix.SYS_UNAME, uintptr(unsafe.Pointer(&utsname)), 0, 0)},       // allowed
+		{"uname", func() error { return unix.Uname(new(unix.Utsname)) }},              // allowed
 		{"memfd_create", raw(unix.SYS_MEMFD_CREATE, 0, 0, 0)},                         // EFAULT
 		{"unshare", raw(unix.SYS_UNSHARE, 0, 0, 0)},                                   // allowed
 		{"kill of the parent", raw(unix.SYS_KILL, uintptr(unix.Getppid()), 0, 0)},     // allowed outside
