@@ -88,8 +88,9 @@ func (t Tx) AddLicence(file []byte) error {
 	return b.Put(binary.BigEndian.AppendUint64(nil, seq), file)
 }
 
-// Forget drops what the provider set: client keys, licences, network and ports.
-// The audit log and the name of the state folder stay.
+// Forget drops what the provider set: client keys, licences and network. The
+// audit log, the name of the state folder and the ports stay, so that the unit
+// is found where it was.
 func (t Tx) Forget() error {
 	for _, name := range []string{clientBucket, licenceBucket} {
 		if err := t.tx.DeleteBucket([]byte(name)); err != nil {
@@ -98,14 +99,6 @@ func (t Tx) Forget() error {
 		if _, err := t.tx.CreateBucket([]byte(name)); err != nil {
 			return err
 		}
-	}
-	run, err := t.Run()
-	if err != nil {
-		return err
-	}
-	run.Ports = nil
-	if err := t.SetRun(run); err != nil {
-		return err
 	}
 	return t.SetNetworks(Networks{})
 }

@@ -32,11 +32,11 @@ func (t tool) factoryState() *cli.Command {
 				}
 			}
 			for _, u := range units {
-				err := k.onSetup(u, func(ctx context.Context, s *setup.SetupClient) error { return s.FactoryState(ctx) })
+				err := k.restart(u, func(ctx context.Context, s *setup.SetupClient) error { return s.FactoryState(ctx) })
 				if err != nil {
 					return failed("return to factory state", err)
 				}
-				if _, err := fmt.Fprintf(t.env.Stdout, "HSM %s is in factory state. Enroll it again.\n", u.ESN); err != nil {
+				if _, err := fmt.Fprintf(t.env.Stdout, "HSM %s is in factory state; its services answer again. Enroll it with its new unit file.\n", u.ESN); err != nil {
 					return err
 				}
 			}

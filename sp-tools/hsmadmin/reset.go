@@ -29,11 +29,11 @@ func (t tool) reset() *cli.Command {
 			if err := t.env.Confirm(c, fmt.Sprintf("All VCMs of HSM %s are interrupted. Go on?", u.ESN)); err != nil {
 				return err
 			}
-			err = k.onSetup(u, func(ctx context.Context, s *setup.SetupClient) error { return s.Reset(ctx) })
+			err = k.restart(u, func(ctx context.Context, s *setup.SetupClient) error { return s.Reset(ctx) })
 			if err != nil {
 				return failed("reset", err)
 			}
-			_, err = fmt.Fprintf(t.env.Stdout, "HSM %s is reset.\n", u.ESN)
+			_, err = fmt.Fprintf(t.env.Stdout, "HSM %s is reset; its services answer again.\n", u.ESN)
 			return err
 		},
 	}

@@ -336,16 +336,18 @@ func (s *stage) serve(ctx context.Context) (again bool, err error) {
 	if err := s.setServing(ctx, true); err != nil {
 		return false, errors.Join(err, s.closeHost(host))
 	}
+	// Before the services answer: who waited for them reads it next.
+	if err := s.writeUnitFile(); err != nil {
+		return false, errors.Join(err, s.closeHost(host))
+	}
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- s.platform.Serve(run, host) }()
 	s.metrics.serve(host, s.unit)
-	if err = s.writeUnitFile(); err == nil {
-		s.sayReady()
-		s.ready = true
-		again, err = s.wait(ctx, ended)
-	}
+	s.sayReady()
+	s.ready = true
+	again, err = s.wait(ctx, ended)
 	cancel()
 	err = errors.Join(err, drain(ended))
 	return again, errors.Join(err, s.closeHost(host))
