@@ -174,12 +174,16 @@ func (c channels) closeTheirs() {
 // openData opens a VCM's data directory as a mount of its own, where the
 // orchestrator has the privilege: from there no path leads to the folders above,
 // and the VCM reaches it whoever owns those.
-func openData(dir string) (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return os.Open(dir)
+func openData(spec Spec) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, spec.DataDir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	switch {
+	case err != nil:
+		return os.Open(spec.DataDir)
+	case bareData(spec):
+		_ = unix.Close(fd)
+		return os.Open(spec.DataDir)
 	}
-	return os.NewFile(uintptr(fd), dir), nil
+	return os.NewFile(uintptr(fd), spec.DataDir), nil
 }
 
 // outside are the orchestrator's own namespaces.
@@ -205,7 +209,7 @@ func (l *Launcher) channels(ctx context.Context, spec Spec) (c channels, err err
 	if err = os.MkdirAll(spec.DataDir, 0o700); err != nil {
 		return c, errkind.Errorf(errkind.Unavailable, "data of VCM %s: %w", spec.Start.UUID, err)
 	}
-	if c.data, err = openData(spec.DataDir); err != nil {
+	if c.data, err = openData(spec); err != nil {
 		return c, errkind.Errorf(errkind.Unavailable, "data of VCM %s: %w", spec.Start.UUID, err)
 	}
 	if c.here, c.control, err = fdrpc.Pair(); err != nil {

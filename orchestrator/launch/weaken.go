@@ -6,4 +6,7 @@ package launch
 // builds this package with the tag hostile, which can.
 func weaken(p plan, _ Spec) plan { return p }
 
+// bareData hands the data directory over in the host's mount.
+func bareData(Spec) bool { return false }
+
 func weakenGroup(g Group, _ Spec) Group { return g }

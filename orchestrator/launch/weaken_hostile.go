@@ -39,6 +39,9 @@ func weaken(p plan, spec Spec) plan {
 	return p
 }
 
+// bareData hands the data directory over in the host's mount.
+func bareData(spec Spec) bool { return withheld(spec)("root") }
+
 func weakenGroup(g Group, spec Spec) Group {
 	if withheld(spec)("cgroup") {
 		g.Remove()

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -145,5 +146,8 @@ func read(path string) (string, error) {
 	defer f.Close()
 	var buf [64]byte
 	n, err := f.Read(buf[:])
+	if err == io.EOF { // it may be empty
+		err = nil
+	}
 	return fmt.Sprintf("%d bytes", n), err
 }
