@@ -2,7 +2,6 @@ package hsmadmin
 
 import (
 	"context"
-	"io"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -61,11 +60,7 @@ func (k *call) singleSetup(name string) error {
 	if err != nil {
 		return errkind.Errorf(errkind.Of(err), "VCM %s was created and started but not enrolled: %w", id, err)
 	}
-	out := map[string]any{"uuid": f.UUID, "esn": f.ESN, "module_id": f.ModuleID, "address": f.Address, "services": services}
-	return k.env.Print(k.c, out, func(w io.Writer) error {
-		console.Fields(w, [2]string{"UUID", f.UUID}, [2]string{"ESN", f.ESN}, [2]string{"MODULE ID", f.ModuleID}, [2]string{"IP ADDRESS", f.Address})
-		return nil
-	})
+	return tenantcli.PrintEnrolled(k.env, k.c, f, services)
 }
 
 // createSingle creates the VCM on a unit that has none.

@@ -49,7 +49,7 @@ func (t tool) enroll() *cli.Command {
 			if err != nil {
 				return failed("enroll VCM", err)
 			}
-			return k.printEnrolled(f, services)
+			return PrintEnrolled(t.env, c, f, services)
 		},
 	}
 }
@@ -66,9 +66,10 @@ func (t tool) pin(h *enrol.Home, path string) error {
 	return err
 }
 
-func (k *call) printEnrolled(f *vcmfile.File, services []string) error {
+// PrintEnrolled is what a command says after Enroll.
+func PrintEnrolled(env *console.Env, c *cli.Context, f *vcmfile.File, services []string) error {
 	out := map[string]any{"uuid": f.UUID, "esn": f.ESN, "module_id": f.ModuleID, "address": f.Address, "services": services}
-	return k.env.Print(k.c, out, func(w io.Writer) error {
+	return env.Print(c, out, func(w io.Writer) error {
 		console.Fields(w, [2]string{"UUID", f.UUID}, [2]string{"ESN", f.ESN}, [2]string{"MODULE ID", f.ModuleID}, [2]string{"ADDRESS", f.Address})
 		for _, s := range services {
 			address, err := f.Endpoint(s)

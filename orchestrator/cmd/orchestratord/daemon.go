@@ -71,6 +71,10 @@ func (d *daemon) life(ctx context.Context) (again bool, err error) {
 		s.log.Warn("the unit went away during the start", "err", err)
 		return true, nil
 	}
+	if err != nil && !s.ready && ctx.Err() != nil { // told to end, which is no failure
+		s.log.Info("ended during the start", "while", err)
+		return false, nil
+	}
 	return again, err
 }
 

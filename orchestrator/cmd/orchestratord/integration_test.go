@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,9 +69,40 @@ func TestLifeOfAVCM(t *testing.T) {
 	if _, err := os.Stat(w.path("o/vcms/" + id)); !os.IsNotExist(err) {
 		t.Errorf("its data is left: %v", err)
 	}
-	if code := w.orch.end(syscall.SIGTERM); code != 0 {
-		t.Errorf("orchestratord ended with %d", code)
+	for _, p := range []*process{w.orch, w.hsmd} {
+		if code := p.end(syscall.SIGTERM); code != 0 || strings.Contains(p.log.String(), "ERROR:") {
+			t.Errorf("%s ended with %d\n%s", filepath.Base(p.cmd.Path), code, p.log)
+		}
 	}
+}
+
+// SIGTERM during the start is an orderly end as well: here, while hsmd is away.
+func TestEndDuringTheStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.orch.end(syscall.SIGTERM)
+	w.hsmd.end(syscall.SIGKILL) // leaves its socket
+	p, _ := w.daemon("orchestratord", "run", "--state", w.path("o"), "--hsm-socket", w.path("hsm.sock"), "--log-level", "debug")
+	eventually(t, "it holds its state folder", func() bool { return holdsLedger(t, p) })
+	if code := p.end(syscall.SIGTERM); code != 0 || strings.Contains(p.log.String(), "ERROR:") || !strings.Contains(p.log.String(), "ended during the start") {
+		t.Errorf("it ended with %d\n%s", code, p.log)
+	}
+}
+
+// holdsLedger looks among the open files of p.
+func holdsLedger(t *testing.T, p *process) bool {
+	t.Helper()
+	fds := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+	entries, err := os.ReadDir(fds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if target, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && strings.Contains(target, "/o/") {
+			return true
+		}
+	}
+	return false
 }
 
 func TestCrashAndShutdown(t *testing.T) {
