@@ -1,0 +1,139 @@
+// Command isolation runs the hostile suite of package isolation, as the calling
+// user and, where that is root, as nobody too. It prints what was tried and fails
+// where an attempt got through that should not have.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/tesserae-hsm/tesserae/conformance/isolation"
+)
+
+// nobody is whom the suite runs as besides root.
+const nobody = 65534
+
+type options struct {
+	bin, dir, users string
+	parts           string
+	short, keep     bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.bin, "built", "", "folder with programs that an earlier run has built")
+	flag.StringVar(&o.dir, "dir", "", "empty folder to run in (default: a temporary one)")
+	flag.StringVar(&o.users, "users", "root,nobody", "whom to run as, where that can be chosen")
+	flag.StringVar(&o.parts, "parts", "", "parts to run, separated by commas (default: all)")
+	flag.BoolVar(&o.short, "short", false, "only a few rows of the table")
+	flag.BoolVar(&o.keep, "keep", false, "keep the state and the logs")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "isolation: FAILED: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	if o.bin == "" {
+		if o.bin, err = os.MkdirTemp("", "tess-iso-bin-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(o.bin)
+		if err := os.Chmod(o.bin, 0o755); err != nil { // nobody runs them, too
+			return err
+		}
+		if err := isolation.Build(ctx, o.bin); err != nil {
+			return err
+		}
+	}
+	if os.Geteuid() != 0 {
+		return suite(ctx, o)
+	}
+	var errs []error
+	for _, user := range strings.Split(o.users, ",") {
+		switch user {
+		case "root":
+			errs = append(errs, suite(ctx, o))
+		case "nobody":
+			errs = append(errs, asNobody(ctx, o))
+		default:
+			return fmt.Errorf("-users: %q is neither root nor nobody", user)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// suite runs as the calling user.
+func suite(ctx context.Context, o options) (err error) {
+	if o.dir == "" {
+		if o.dir, err = os.MkdirTemp("", "tiso-"); err != nil {
+			return err
+		}
+	}
+	s := &isolation.Suite{Bin: o.bin, Dir: o.dir, Out: os.Stdout, Short: o.short}
+	if o.parts != "" {
+		s.Parts = strings.Split(o.parts, ",")
+	}
+	holes, err := s.Run(ctx)
+	for _, h := range holes {
+		fmt.Printf("HOLE: %s\n", h)
+	}
+	if len(holes) > 0 {
+		err = errors.Join(err, fmt.Errorf("%d holes", len(holes)))
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nthe state and the logs stay in %s", err, o.dir)
+	}
+	fmt.Println("isolation: no hole")
+	if o.keep {
+		return nil
+	}
+	return os.RemoveAll(o.dir)
+}
+
+// asNobody runs this program again without privilege.
+func asNobody(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp("", "tiso-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	work := dir + "/w"
+	if err := os.Mkdir(work, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chown(work, nobody, nobody); err != nil {
+		return err
+	}
+	env, err := isolation.PrepareSetUID(dir)
+	if err != nil {
+		return err
+	}
+	self, err := os.Open("/proc/self/exe") // nobody may not reach it by its path
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	args := []string{"-built", o.bin, "-dir", work, "-parts", o.parts, fmt.Sprintf("-short=%t", o.short), "-keep"}
+	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", self.Fd()), args...)
+	cmd.Dir = work
+	cmd.Env = append(env, "PATH=/usr/bin:/bin", "HOME="+work, "TMPDIR="+work)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd.Run()
+}

@@ -1,0 +1,94 @@
+package isolation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/conformance/rig"
+)
+
+// Suite is one run as one user.
+type Suite struct {
+	Bin   string // folder that Build has filled
+	Dir   string // empty folder, of a short name
+	Out   io.Writer
+	Short bool     // the rows and attempts that a test can wait for
+	Parts []string // of the names of parts; none means all
+
+	log   io.Writer
+	mu    sync.Mutex
+	holes []string
+}
+
+// who names the user that the platform runs as.
+func who() string {
+	if os.Geteuid() == 0 {
+		return "root"
+	}
+	return fmt.Sprintf("uid %d", os.Geteuid())
+}
+
+func (s *Suite) print(format string, args ...any) { fmt.Fprintf(s.Out, format, args...) }
+
+func (s *Suite) hole(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holes = append(s.holes, fmt.Sprintf(format, args...))
+}
+
+func (s *Suite) dir(part string) string {
+	d := filepath.Join(s.Dir, part)
+	_ = os.MkdirAll(d, 0o755) // what is made in it says so if that failed
+	return d
+}
+
+// Run runs the suite. The error says what could not be tried; Holes what went wrong.
+func (s *Suite) Run(ctx context.Context) (holes []string, err error) {
+	log, err := os.Create(filepath.Join(s.Dir, "commands.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	s.log = log
+	for _, part := range s.parts() {
+		if len(s.Parts) > 0 && !has(s.Parts, part.name) {
+			continue
+		}
+		began := time.Now()
+		if err := part.do(ctx); err != nil {
+			return s.holes, fmt.Errorf("%s: %w", part.name, err)
+		}
+		s.print("isolation: %s as %s: %.1f s\n", part.name, who(), time.Since(began).Seconds())
+	}
+	return s.holes, nil
+}
+
+type part struct {
+	name string
+	do   func(context.Context) error
+}
+
+func (s *Suite) parts() []part {
+	return []part{{"matrix", s.matrix}}
+}
+
+// cgroups reports whether the orchestrator can give control groups: a VCM tells.
+func (p *platform) cgroups(ctx context.Context) bool {
+	v, err := p.create(ctx, "probe", "")
+	if err != nil {
+		return false
+	}
+	if err := v.start(ctx); err != nil {
+		return false
+	}
+	ok := !has(v.lacking(), cgroup)
+	return v.drop(ctx) == nil && ok
+}
+
+var _ = rig.Provider
