@@ -84,6 +84,22 @@ func TestMoreKeysThanRegisters(t *testing.T) {
 	}
 }
 
+// The smaller family of modules has 25 registers.
+func TestSmallModule(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t, []rig.SupplyGroup{{SGC: "100001", DKG: "04", Name: "First"}},
+		func(r *rig.Rig) { r.InitFlags = []string{"--hardware", "TSM250E1"} })
+	p.addGroups(100002, 29)
+	p.tenant("kmc", "upload-klf", p.answer("all.klf"))
+	said := p.refused(exitLimit, "VK_REG_NOT_FOUND_ERROR (code 28)", "kmc", "load-all", centre)
+	if !strings.Contains(said, "25 keys were loaded, 5 were not") {
+		t.Errorf("load-all said %q", said)
+	}
+	if info, _ := p.status(); info["ex.Registers"] != "25" || info["ex.RegistersUsed"] != "25" || info["HardwareId"] != "TSM250E1" {
+		t.Errorf("status %v", info)
+	}
+}
+
 // terminal runs a command of the tenant's on a terminal, as a person does.
 func (p *platform) terminal(code int, command string) string {
 	p.t.Helper()

@@ -49,12 +49,13 @@ type platform struct {
 	kmc *kmc.KMC
 }
 
-// newPlatform makes one; the KMC has the groups and they are authorised. unit
-// are further options of hsmd.
-func newPlatform(t *testing.T, groups []rig.SupplyGroup, unit ...string) *platform {
+// newPlatform makes one; the KMC has the groups and they are authorised.
+func newPlatform(t *testing.T, groups []rig.SupplyGroup, change ...func(*rig.Rig)) *platform {
 	t.Helper()
 	p := &platform{t: t, Rig: binaries.New(t)}
-	p.UnitFlags = unit
+	for _, c := range change {
+		c(p.Rig)
+	}
 	v, err := p.Hosted(t.Context(), rig.Plan{Name: "keys", Request: []string{"--autostart"}})
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func TestKilledWhileLoadingAndVending(t *testing.T) {
 	t.Logf("to repeat: -keys.seed=%d -keys.kills=%d", s, *kills)
 	rnd := rand.New(rand.NewPCG(s, 0))
 
-	granted := 100 * *kills * portion
+	granted := 30 * *kills * portion
 	p := newPlatform(t, []rig.SupplyGroup{{SGC: "123456", DKG: "04", Name: "Limited", Flags: []string{"--ulm", strconv.Itoa(granted)}}})
 	p.load()
 	p.secondCentre()
@@ -49,9 +50,17 @@ func TestKilledWhileLoadingAndVending(t *testing.T) {
 	l := &loader{p: p}
 	wg.Go(func() { v.run(done) })
 	wg.Go(func() { l.run(done) })
-	for range *kills {
-		time.Sleep(time.Duration(rnd.Int64N(int64(1500 * time.Millisecond))))
+	for i := range *kills {
+		before := v.connected.Load()
+		time.Sleep(time.Duration(rnd.Int64N(int64(time.Second))))
 		p.killVCM()
+		if rnd.IntN(4) > 0 { // else the next kill comes before this one is overcome
+			v.await(before)
+		}
+		if i%20 == 19 {
+			v.await(before)
+			p.exportLog()
+		}
 	}
 	close(done)
 	wg.Wait()
@@ -84,6 +93,27 @@ func (p *platform) killVCM() {
 	p.t.Errorf("no process of a VCM within %s", recovery)
 }
 
+// exportLog takes the audit log away, as a tenant has to now and then: the VCM's
+// disk is small.
+func (p *platform) exportLog() {
+	p.t.Helper()
+	dir, err := os.MkdirTemp(p.Mail(""), "log-")
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
+	for end := time.Now().Add(recovery); ; time.Sleep(50 * time.Millisecond) {
+		_, err := p.Run(p.t.Context(), rig.Tenant, "hsmadmin", "vcm", "logs", "export", "--outdir", dir, "--expire")
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			p.t.Error(err)
+			return
+		}
+	}
+}
+
 // secondCentre makes another KMC with keys of its own, which the VCM knows.
 func (p *platform) secondCentre() {
 	p.t.Helper()
@@ -110,6 +140,14 @@ type vendor struct {
 
 	tokens, lost int
 	left, ulm    int // as the module said last
+	connected    atomic.Int64
+}
+
+// await waits until the vendor has connected again since before.
+func (v *vendor) await(before int64) {
+	for end := time.Now().Add(recovery); v.connected.Load() == before && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // connect connects to a module that works.
@@ -122,6 +160,7 @@ func (v *vendor) connect() {
 		}
 		v.client = &client{v.t, conn}
 		if status, _, err := v.client.ask("DI"); err == nil && status == "00" {
+			v.connected.Add(1)
 			return
 		}
 		_ = conn.Close()

@@ -18,7 +18,8 @@ import (
 // that it is no module to sell tokens with.
 func TestTestModeIsVisible(t *testing.T) {
 	t.Parallel()
-	p := newPlatform(t, []rig.SupplyGroup{{SGC: "201457", DKG: "04", Name: "CTS", Flags: []string{"--key", "ABABABABABABABAB949494949494949401234567"}}}, "--cts")
+	p := newPlatform(t, []rig.SupplyGroup{{SGC: "201457", DKG: "04", Name: "CTS", Flags: []string{"--key", "ABABABABABABABAB949494949494949401234567"}}},
+		func(r *rig.Rig) { r.UnitFlags = []string{"--cts"} })
 	p.load()
 	tcp := dialTCP(t, p.endpoint("smapi"))
 	line, err := tcp.line("SM?VCN1~P600727000000000009~N1~N11~N2~N0~H0001~H014EEC~")
@@ -157,7 +158,7 @@ func TestConductorSettings(t *testing.T) {
 	first.must(2, "QD")
 	ssh := p.dialSSH() // the limit is of TCP sockets
 	ssh.must(2, "DI")
-	if c := show("show"); c.Sockets != 1 || c.MaxSockets != 1 || c.TraceLevel != "Verbose" || c.Refused != 1 || c.Commands != 4 || c.SSH != 1 {
+	if c := show("show"); c.Sockets != 1 || c.MaxSockets != 1 || c.TraceLevel != "Verbose" || c.Refused != 1 || c.Commands != 3 || c.SSH != 1 {
 		t.Errorf("%+v", c)
 	}
 	if line, err := first.line("SM?ZZ"); err != nil || line != "GL!ER2166E5" {

@@ -26,8 +26,8 @@ type Rig struct {
 	bin, dir string
 	out      io.Writer
 
-	// UnitFlags are further options of hsmd.
-	UnitFlags []string
+	// UnitFlags are further options of hsmd, InitFlags of its making.
+	UnitFlags, InitFlags []string
 
 	orphans  time.Duration // how long a VCM's process may outlive its daemon
 	mu       sync.Mutex

@@ -15,7 +15,7 @@ func (r *Rig) Maker(ctx context.Context) error {
 	if _, err := r.Run(ctx, Maker, "vendor", "root", "--dir", r.Path("maker", "keys")); err != nil {
 		return err
 	}
-	if _, err := r.Run(ctx, Maker, "hsmd", "init", "--state", r.Path("unit")); err != nil {
+	if _, err := r.Run(ctx, Maker, "hsmd", append([]string{"init", "--state", r.Path("unit")}, r.InitFlags...)...); err != nil {
 		return err
 	}
 	if _, err := r.Run(ctx, Maker, "vendor", "warrant", "--dir", r.Path("maker", "keys"),
