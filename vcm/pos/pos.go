@@ -71,6 +71,7 @@ type Service struct {
 	testMode     bool
 	idSM         string // the module's identity record, which every token names
 	log          *slog.Logger
+	progress     progress
 }
 
 // New returns a point of sale.

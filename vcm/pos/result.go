@@ -62,8 +62,12 @@ func (s *Service) keepResult(tx *store.Tx, c Caller, messageID string, tokens []
 func (s *Service) resultsKept() uint64 { return uint64(s.prefs.Int(accounts.PrefResultCache)) }
 
 // Fetch returns the result of an earlier call of the same caller: of calls with
-// the same message id the last one. Somebody else's is a miss like none.
+// the same message id the last one. Somebody else's is a miss like none. A call
+// that is in progress is waited for, so that a miss means that none will come.
 func (s *Service) Fetch(ctx context.Context, c Caller, messageID string) ([]Token, error) {
+	if err := s.progress.wait(ctx, c, messageID); err != nil {
+		return nil, err
+	}
 	var out []Token
 	err := s.store.View(ctx, func(tx *store.Tx) error {
 		out = nil

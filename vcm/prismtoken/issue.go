@@ -8,9 +8,23 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/gen/prismtoken1"
 )
 
-// authorise is the beginning of every issuing call, which waits here for its
-// turn where the VCM's speed is limited.
-func (h *handler) authorise(ctx context.Context, messageID, accessToken string, alternatives ...accounts.Permission) (pos.Caller, error) {
+// issue is every issuing call whose result is kept: from before it waits for its
+// turn until its end, it is one in progress.
+func (h *handler) issue(ctx context.Context, messageID, accessToken string, alternatives []accounts.Permission, make func(pos.Caller) ([]pos.Token, error)) ([]*prismtoken1.Token, error) {
+	caller, err := h.authorise(messageID, accessToken, alternatives...)
+	if err != nil {
+		return nil, err
+	}
+	defer h.pos.Begin(caller, messageID)()
+	if err := h.speed.Take(ctx); err != nil {
+		return nil, err
+	}
+	tokens, err := make(caller)
+	return h.issued(tokens, err)
+}
+
+// authorise is the beginning of every issuing call.
+func (h *handler) authorise(messageID, accessToken string, alternatives ...accounts.Permission) (pos.Caller, error) {
 	ses, err := h.session(accessToken)
 	if err != nil {
 		return pos.Caller{}, err
@@ -21,7 +35,7 @@ func (h *handler) authorise(ctx context.Context, messageID, accessToken string, 
 	if err := checkIdent("messageId", messageID); err != nil {
 		return pos.Caller{}, err
 	}
-	return callerOf(ses), h.speed.Take(ctx)
+	return callerOf(ses), nil
 }
 
 // issued counts tokens and turns them into the wire's.
@@ -35,13 +49,12 @@ func (h *handler) issued(tokens []pos.Token, err error) ([]*prismtoken1.Token, e
 
 // IssueCreditToken issues class 0.
 func (h *handler) IssueCreditToken(ctx context.Context, messageID, accessToken string, m *prismtoken1.MeterConfigIn, subclass int16, amount float64, tokenTime, flags int64) ([]*prismtoken1.Token, error) {
-	caller, err := h.authorise(ctx, messageID, accessToken, accounts.MayIssueCredit, accounts.MayIssueAny)
-	if err != nil {
-		return nil, err
-	}
-	return h.issued(h.pos.Credit(ctx, pos.Issue{
-		Caller: caller, MessageID: messageID, Meter: meterConfig(m), Subclass: int(subclass), Amount: amount, Time: tokenTime, Flags: flags,
-	}))
+	may := []accounts.Permission{accounts.MayIssueCredit, accounts.MayIssueAny}
+	return h.issue(ctx, messageID, accessToken, may, func(caller pos.Caller) ([]pos.Token, error) {
+		return h.pos.Credit(ctx, pos.Issue{
+			Caller: caller, MessageID: messageID, Meter: meterConfig(m), Subclass: int(subclass), Amount: amount, Time: tokenTime, Flags: flags,
+		})
+	})
 }
 
 // IssueMseToken issues class 2 other than key changes.
@@ -56,29 +69,30 @@ func (h *handler) IssueMseToken(ctx context.Context, messageID, accessToken stri
 			return nil, err
 		}
 	}
-	caller, err := h.authorise(ctx, messageID, accessToken, need, accounts.MayIssueAny)
-	if err != nil {
-		return nil, err
-	}
-	return h.issued(h.pos.Management(ctx, pos.Issue{
-		Caller: caller, MessageID: messageID, Meter: meterConfig(m), Subclass: int(subclass), Amount: amount, Time: tokenTime, Flags: flags,
-	}))
+	may := []accounts.Permission{need, accounts.MayIssueAny}
+	return h.issue(ctx, messageID, accessToken, may, func(caller pos.Caller) ([]pos.Token, error) {
+		return h.pos.Management(ctx, pos.Issue{
+			Caller: caller, MessageID: messageID, Meter: meterConfig(m), Subclass: int(subclass), Amount: amount, Time: tokenTime, Flags: flags,
+		})
+	})
 }
 
 // IssueSetControlToken issues class 2 subclass 10.
 func (h *handler) IssueSetControlToken(ctx context.Context, messageID, accessToken string, m *prismtoken1.MeterConfigIn, isFlag bool, index, value int16, tokenTime, flags int64) ([]*prismtoken1.Token, error) {
-	caller, err := h.authorise(ctx, messageID, accessToken, accounts.MayIssueEng, accounts.MayIssueAny)
-	if err != nil {
-		return nil, err
-	}
-	return h.issued(h.pos.SetControl(ctx, pos.Control{
-		Caller: caller, MessageID: messageID, Meter: meterConfig(m), IsFlag: isFlag, Index: int(index), Value: int(value), Time: tokenTime, Flags: flags,
-	}))
+	may := []accounts.Permission{accounts.MayIssueEng, accounts.MayIssueAny}
+	return h.issue(ctx, messageID, accessToken, may, func(caller pos.Caller) ([]pos.Token, error) {
+		return h.pos.SetControl(ctx, pos.Control{
+			Caller: caller, MessageID: messageID, Meter: meterConfig(m), IsFlag: isFlag, Index: int(index), Value: int(value), Time: tokenTime, Flags: flags,
+		})
+	})
 }
 
 // IssueMeterTestToken issues class 1.
 func (h *handler) IssueMeterTestToken(ctx context.Context, messageID, accessToken string, subclass int16, control int64, mfrcode int16) (*prismtoken1.MeterTestToken, error) {
-	if _, err := h.authorise(ctx, messageID, accessToken, accounts.MayIssueNMSE, accounts.MayIssueEng, accounts.MayIssueAny); err != nil {
+	if _, err := h.authorise(messageID, accessToken, accounts.MayIssueNMSE, accounts.MayIssueEng, accounts.MayIssueAny); err != nil {
+		return nil, err
+	}
+	if err := h.speed.Take(ctx); err != nil {
 		return nil, err
 	}
 	t, err := h.pos.MeterTest(pos.MeterTest{Subclass: int(subclass), Control: control, Manufacturer: int(mfrcode)})
@@ -90,11 +104,10 @@ func (h *handler) IssueMeterTestToken(ctx context.Context, messageID, accessToke
 
 // IssueKeyChangeTokens issues a key-change set.
 func (h *handler) IssueKeyChangeTokens(ctx context.Context, messageID, accessToken string, m *prismtoken1.MeterConfigIn, to *prismtoken1.MeterConfigAmendment) ([]*prismtoken1.Token, error) {
-	caller, err := h.authorise(ctx, messageID, accessToken, accounts.MayIssueKCT, accounts.MayIssueAny)
-	if err != nil {
-		return nil, err
-	}
-	return h.issued(h.pos.KeyChange(ctx, pos.KeyChange{Caller: caller, MessageID: messageID, Meter: meterConfig(m), New: *amendment(to)}))
+	may := []accounts.Permission{accounts.MayIssueKCT, accounts.MayIssueAny}
+	return h.issue(ctx, messageID, accessToken, may, func(caller pos.Caller) ([]pos.Token, error) {
+		return h.pos.KeyChange(ctx, pos.KeyChange{Caller: caller, MessageID: messageID, Meter: meterConfig(m), New: *amendment(to)})
+	})
 }
 
 // IssueDitkChangeTokens needs manufacturing firmware, which a VCM's is not.

@@ -61,6 +61,7 @@ type rig struct {
 	limits   prismtoken.Limits
 	testMode bool
 	quota    int64
+	speed    prismtoken.Speed
 	dialled  []net.Conn
 
 	store    *store.Store
@@ -145,7 +146,7 @@ func (r *rig) open() {
 		CertificateExpires: r.cert.Expires, Host: r.clock, Quota: quota, Address: "127.0.0.1:9443", SerialNumber: "0000-0000-0001",
 	})
 	r.server = must(prismtoken.NewServer(prismtoken.Config{
-		Accounts: r.accounts, POS: r.pos, Dashboard: board, Module: r.module, Certificate: r.cert.Get, Clock: r.clock, Limits: r.limits,
+		Accounts: r.accounts, POS: r.pos, Dashboard: board, Module: r.module, Certificate: r.cert.Get, Clock: r.clock, Limits: r.limits, Speed: r.speed,
 	}))(t)
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	r.address = l.Addr().String()
