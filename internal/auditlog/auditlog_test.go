@@ -342,22 +342,23 @@ func TestTheKeyIsCertifiedByTheUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := func(by ssh.Signer, certType uint32) string {
-		cert := &ssh.Certificate{Key: key, CertType: certType, ValidPrincipals: []string{"esn/vcm/auditlog"}, ValidBefore: ssh.CertTimeInfinity}
+	line := func(by ssh.Signer, certType uint32, principals ...string) string {
+		cert := &ssh.Certificate{Key: key, CertType: certType, ValidPrincipals: principals, ValidBefore: ssh.CertTimeInfinity}
 		if err := cert.SignCert(rand.Reader, by); err != nil {
 			t.Fatal(err)
 		}
 		return string(ssh.MarshalAuthorizedKey(cert))
 	}
-	good := line(unit, ssh.HostCert)
+	good := line(unit, ssh.HostCert, "esn/vcm/auditlog")
 	got, err := CertifiedKey(good, unit.PublicKey(), "esn/vcm/auditlog")
 	if err != nil || !got.Equal(l.PublicKey()) {
 		t.Fatalf("key %x, %v", got, err)
 	}
 	for name, err := range map[string]error{
-		"stranger":  second(CertifiedKey(line(stranger, ssh.HostCert), unit.PublicKey(), "esn/vcm/auditlog")),
-		"user cert": second(CertifiedKey(line(unit, ssh.UserCert), unit.PublicKey(), "esn/vcm/auditlog")),
+		"stranger":  second(CertifiedKey(line(stranger, ssh.HostCert, "esn/vcm/auditlog"), unit.PublicKey(), "esn/vcm/auditlog")),
+		"user cert": second(CertifiedKey(line(unit, ssh.UserCert, "esn/vcm/auditlog"), unit.PublicKey(), "esn/vcm/auditlog")),
 		"principal": second(CertifiedKey(good, unit.PublicKey(), "esn/other/auditlog")),
+		"any log":   second(CertifiedKey(line(unit, ssh.HostCert), unit.PublicKey(), "esn/vcm/auditlog")),
 		"bare key":  second(CertifiedKey(l.KeyLine(), unit.PublicKey(), "esn/vcm/auditlog")),
 	} {
 		if !errkind.Is(err, errkind.Integrity) {

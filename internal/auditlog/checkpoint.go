@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -143,6 +144,10 @@ func CertifiedKey(line string, unit ssh.PublicKey, principal string) (ed25519.Pu
 	}}
 	if cert.CertType != ssh.HostCert || !checker.IsHostAuthority(cert.SignatureKey, "") {
 		return nil, errkind.Errorf(errkind.Integrity, "the log key's certificate is not signed by the unit key")
+	}
+	// An empty list would be valid for every log.
+	if !slices.Contains(cert.ValidPrincipals, principal) {
+		return nil, errkind.Errorf(errkind.Integrity, "the log key's certificate is for %q, not for %q", strings.Join(cert.ValidPrincipals, ","), principal)
 	}
 	if err := checker.CheckCert(principal, cert); err != nil {
 		return nil, errkind.Errorf(errkind.Integrity, "the log key's certificate: %w", err)
