@@ -1,6 +1,6 @@
 // Package signedlog is the commands around a signed log (internal/auditlog),
 // the same for a VCM's tenant and for a service provider: export, expire,
-// getkey, and verify, which needs no service at all.
+// getkey, and prove and verify, which need no service at all.
 package signedlog
 
 import (
@@ -45,10 +45,10 @@ type Access interface {
 	Monitor(c *cli.Context, fn func(ctx context.Context, m *monitor.MonitorClient) error) error
 }
 
-// Commands returns export, expire, getkey and verify; flags select the log.
+// Commands returns export, expire, getkey, prove and verify; flags select the log.
 func Commands(env *console.Env, a Access, flags, offline []cli.Flag) []*cli.Command {
 	t := tool{env: env, access: a, flags: flags, offline: offline}
-	return []*cli.Command{t.export(), t.expire(), t.getKey(), t.verify()}
+	return []*cli.Command{t.export(), t.expire(), t.getKey(), t.prove(), t.verify()}
 }
 
 type tool struct {
