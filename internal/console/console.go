@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/internal/clock"
@@ -194,19 +193,6 @@ func (e *Env) Print(c *cli.Context, v any, human func(w io.Writer) error) error 
 	return enc.Encode(v)
 }
 
-// Table writes rows under header, for people.
-func Table(w io.Writer, header []string, rows [][]string) {
-	t := table.NewWriter()
-	t.SetOutputMirror(w)
-	t.SetStyle(table.StyleLight)
-	t.Style().Format.Header = 0
-	t.AppendHeader(row(header))
-	for _, r := range rows {
-		t.AppendRow(row(r))
-	}
-	t.Render()
-}
-
 // Fields writes one "NAME : value" line a pair, aligned.
 func Fields(w io.Writer, pairs ...[2]string) {
 	width := 0
@@ -216,14 +202,6 @@ func Fields(w io.Writer, pairs ...[2]string) {
 	for _, p := range pairs {
 		fmt.Fprintf(w, "%-*s : %s\n", width, p[0], p[1])
 	}
-}
-
-func row(cells []string) table.Row {
-	r := make(table.Row, len(cells))
-	for i, c := range cells {
-		r[i] = c
-	}
-	return r
 }
 
 func capital(s string) string {

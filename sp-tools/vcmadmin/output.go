@@ -64,6 +64,9 @@ func toJSON(v *orchestrator.Vcm) vcmJSON {
 	return out
 }
 
+// pageWidth is how wide a table of sentences is.
+const pageWidth = 120
+
 // showVCM prints everything about one VCM for people.
 func showVCM(w io.Writer, v *orchestrator.Vcm, isolation bool) error {
 	p := v.Properties
@@ -99,7 +102,7 @@ func showVCM(w io.Writer, v *orchestrator.Vcm, isolation bool) error {
 	for i, c := range v.Isolation {
 		rows[i] = []string{c.Control, c.Wanted, c.Got, c.Reason, c.Proof}
 	}
-	console.Table(w, []string{"CONTROL", "WANTED", "GOT", "REASON", "PROOF"}, rows)
+	console.ProseTable(w, pageWidth, []string{"CONTROL", "WANTED", "GOT", "REASON", "PROOF"}, rows)
 	return nil
 }
 
