@@ -24,7 +24,7 @@ packages: ## what the tests need besides Go
 
 test: packages ## the whole suite, with the race detector
 	$(GO) run ./conformance/cmd/stsvectors conformance/vectors/sts-tokens.json
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 30m ./...
 
 lint: ## gofmt, vet, staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
