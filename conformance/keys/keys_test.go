@@ -46,7 +46,6 @@ type platform struct {
 	t *testing.T
 	*rig.Rig
 	vcm *rig.VCM
-	kmc *kmc.KMC
 }
 
 // newPlatform makes one; the KMC has the groups and they are authorised.
