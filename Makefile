@@ -8,7 +8,7 @@ GOFLAGS_STATIC := -trimpath -ldflags "-s -w"
 COMMANDS := ./hsm/cmd/hsmd ./orchestrator/cmd/orchestratord ./vcm/cmd/vcmd \
 	./sp-tools/cmd/vcmadmin ./sp-tools/cmd/hsmadmin ./tenant/cmd/ptokenadmin \
 	./licensing/cmd/vendor ./conformance/cmd/kmc ./conformance/cmd/meter ./conformance/cmd/vend \
-	./conformance/cmd/stsvectors
+	./conformance/cmd/stsvectors ./conformance/cmd/demo
 
 .PHONY: build demo test bench interop lint scale generate clean packages
 
@@ -17,7 +17,7 @@ build: ## static binaries under bin/
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_STATIC) -o $(BIN)/ $(COMMANDS)
 
 demo: build ## from nothing to tokens that the virtual meter accepts; KEEP=1 leaves it running
-	@$(GO) run ./conformance/cmd/demo -bin $(BIN) $(if $(KEEP),-keep)
+	@$(BIN)/demo -bin $(BIN) $(if $(KEEP),-keep)
 
 packages: ## what the tests need besides Go
 	@.ci/packages

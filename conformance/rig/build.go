@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
+	"path/filepath"
 )
 
 // commands are the packages whose binaries a rig runs.
@@ -27,6 +29,16 @@ func Build(ctx context.Context, dir string) error {
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// Complete reports what is missing in a folder of binaries.
+func Complete(dir string) error {
+	for _, c := range commands {
+		if _, err := os.Stat(filepath.Join(dir, path.Base(c))); err != nil {
+			return fmt.Errorf("%w; 'make build' makes every binary", err)
+		}
 	}
 	return nil
 }

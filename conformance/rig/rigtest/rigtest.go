@@ -47,7 +47,7 @@ func (b *Binaries) Dir(t testing.TB) string {
 func (b *Binaries) make() {
 	if b.dir = os.Getenv(EnvBin); b.dir != "" {
 		if b.dir, b.err = filepath.Abs(b.dir); b.err == nil {
-			_, b.err = os.Stat(filepath.Join(b.dir, "vcmd"))
+			b.err = rig.Complete(b.dir)
 		}
 		return
 	}
