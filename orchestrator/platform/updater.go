@@ -17,7 +17,7 @@ func (s updaterService) Info(context.Context) (*api.Firmware, error) {
 // Upgrade is refused: the emulated unit's firmware is the installed software,
 // which the host's own package management replaces while the unit is down.
 func (s updaterService) Upgrade(context.Context, []byte) error {
-	return errkind.Errorf(errkind.Mode, "firmware cannot be upgraded while the unit runs: stop hsmd and orchestratord, install the new version, start them again")
+	return errkind.Errorf(errkind.Mode, "there are no firmware packages for this unit, its firmware is the installed software, which cannot be upgraded while the unit runs: stop hsmd and orchestratord, install the new version, start them again")
 }
 
 type launcherService struct{}

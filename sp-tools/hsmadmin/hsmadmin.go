@@ -36,6 +36,7 @@ func App(env *console.Env) *cli.App {
 				t.networkDefault(), t.networkStatic("ipv4static", "IPv4"), t.networkStatic("ipv6static", "IPv6"),
 			}},
 			t.reset(), t.logs(),
+			t.upgrade(), t.npkgInfo(), t.setMinVSN(), t.selectOptions(), t.codeSafe(),
 			tenantcli.Command(env, t.singleSetup()),
 		},
 	}

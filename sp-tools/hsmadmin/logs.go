@@ -14,7 +14,7 @@ import (
 func (t tool) logs() *cli.Command {
 	return &cli.Command{
 		Name: "logs", Usage: "manage the signed log of an HSM's platform",
-		Subcommands: signedlog.Commands(t.env, unitLog{t}, []cli.Flag{esnFlag()}, []cli.Flag{esnFlag()}),
+		Subcommands: append(signedlog.Commands(t.env, unitLog{t}, []cli.Flag{esnFlag()}, []cli.Flag{esnFlag()}), t.unsignedLogs()...),
 	}
 }
 
