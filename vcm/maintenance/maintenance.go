@@ -6,6 +6,7 @@ package maintenance
 import (
 	"context"
 	"encoding/json"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,7 @@ type State struct {
 // Mode keeps the mode.
 type Mode struct {
 	cfg   Config
+	set   sync.Mutex // changes come one after the other, here as on disk
 	state atomic.Pointer[State]
 }
 
@@ -70,9 +72,11 @@ func (m *Mode) read(tx *store.Tx) error {
 func (m *Mode) State() State { return *m.state.Load() }
 
 // Set changes the mode on behalf of by. Calls that are under way finish; those
-// that come after Set has returned see the new mode. It works also on a full
-// disk, so that such a VCM can be stopped.
+// that come after Set has returned see the new mode. It may use the store's
+// reserve, so that a VCM over its quota can be stopped.
 func (m *Mode) Set(ctx context.Context, by string, on bool) (State, error) {
+	m.set.Lock()
+	defer m.set.Unlock()
 	err := m.cfg.Store.Shrink(ctx, func(tx *store.Tx) error {
 		value, err := tx.Bucket(bucket).Get([]byte(record))
 		if err != nil {
@@ -101,7 +105,6 @@ func (m *Mode) Set(ctx context.Context, by string, on bool) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	// What is durable now, also if another session changed it at the same time.
 	if err := m.cfg.Store.View(ctx, m.read); err != nil {
 		return State{}, err
 	}
