@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // cell is how one attempt ended in one row.
@@ -56,6 +58,9 @@ func (p *platform) run(ctx context.Context, h *host, r row, asRoot bool) (_ *out
 		}
 	}
 	fmt.Fprintf(p.log, "row %q\n", r.name)
+	for _, c := range attacker.report.Isolation {
+		fmt.Fprintf(p.log, "    %-16s %s\n", c.Control, attacker.line(c.Control))
+	}
 	o.level, o.lacking = attacker.report.IsolationLevel, attacker.lacking()
 	for _, a := range attempts() {
 		if !a.tried(asRoot) || a.name == "set-uid" && h.args["setuid"] == "" {
@@ -100,8 +105,22 @@ func (p *platform) try(ctx context.Context, h *host, a attempt, attacker, victim
 			result = "its own only"
 		}
 	}
+	if a.name == "bind" && result == allowed && !reachable(ctx, detail) {
+		result = "its own only"
+	}
 	fmt.Fprintf(p.log, "  %-16s %s %s\n", a.name, result, detail)
 	return cell{attempt: a.name, result: result, detail: detail}, nil
+}
+
+// reachable reports whether the host sees what listens at address.
+func reachable(ctx context.Context, address string) bool {
+	d := net.Dialer{Timeout: time.Second}
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
 
 // judge finds what should not have happened.
@@ -118,11 +137,13 @@ func (o *outcome) judge(asRoot bool) {
 	}
 	for _, name := range layerNames() {
 		claimed := !slices.Contains(o.lacking, name)
-		if claimed && !slices.Contains(o.has, name) {
+		// Whoever is not root, here or in a user namespace, has no capabilities.
+		powerless := name == capabilities && !slices.Contains(o.has, user) && (!asRoot || slices.Contains(o.has, ownUID))
+		if claimed && !slices.Contains(o.has, name) && !powerless {
 			o.hole("the report claims %s, which was left out", name)
 		}
 		// Alone, some layers lack what they stand on; all together none may be missing.
-		if !claimed && o.name == "everything" {
+		if !claimed && o.name == "everything" && slices.Contains(o.has, name) {
 			o.hole("the report lacks %s", name)
 		}
 	}

@@ -21,6 +21,8 @@ const (
 	maxThreads = 256
 	// minLogSize keeps a log file on standard error writable.
 	minLogSize = 256 << 20
+	// memoryReserve is what the Go runtime maps and does not use.
+	memoryReserve = 128 << 20
 	// fileReserve is what a file of the store may need beyond two quotas.
 	fileReserve = 8 << 20
 )
@@ -53,14 +55,14 @@ func (r *Report) proveDumps() {
 
 // limit sets what one process may take, and tries to exceed the file size.
 func (r *Report) limit(cfg Config) {
-	const wanted = "bounded descriptors, file size and, in a user namespace, threads"
+	const wanted = "bounded descriptors, file size, memory and, in a user namespace, threads"
 	// A write over the limit shall fail, not end the process.
 	signal.Ignore(syscall.SIGXFSZ)
 	size := uint64(2*cfg.DiskQuota + fileReserve)
 	if isKind(unix.Stderr, unix.S_IFREG) {
 		size = max(size, minLogSize)
 	}
-	limits := boundaries(size)
+	limits := boundaries(size, cfg.Memory)
 	if err := enforce(controlLimits, func() error { return lower(limits) }); err != nil {
 		r.add(controlLimits, wanted, Absent, err.Error(), "")
 		return
@@ -88,9 +90,14 @@ type boundary struct {
 	value    uint64
 }
 
-func boundaries(fileSize uint64) []boundary {
+func boundaries(fileSize uint64, memory int64) []boundary {
 	all := []boundary{
 		{"descriptors", unix.RLIMIT_NOFILE, maxDescriptors}, {"file size", unix.RLIMIT_FSIZE, fileSize}, {"message queues", unix.RLIMIT_MSGQUEUE, 0},
+	}
+	// Also where there is no control group. The kernel counts what may be written,
+	// the Go runtime makes that so in large pieces.
+	if memory > 0 {
+		all = append(all, boundary{"memory", unix.RLIMIT_DATA, uint64(memory + memoryReserve)})
 	}
 	// Outside of a user namespace the kernel counts the threads of everybody who
 	// has the same uid: there the control group bounds them, or nothing.

@@ -62,6 +62,7 @@ type Config struct {
 	Listeners []int // descriptors; exactly those that were inherited
 	Isolation vcmcontrol.Isolation
 	DiskQuota int64
+	Memory    int64 // bytes that the process may use; 0 is not limited
 }
 
 // Report is what the sandbox was found to be, by attempts made inside it.

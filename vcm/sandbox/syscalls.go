@@ -192,7 +192,7 @@ func syscallAttempts() []syscallAttempt {
 		{"memfd_create", raw(unix.SYS_MEMFD_CREATE, 0, 0, 0)},                         // EFAULT
 		{"unshare", raw(unix.SYS_UNSHARE, 0, 0, 0)},                                   // allowed
 		{"kill of the parent", raw(unix.SYS_KILL, uintptr(unix.Getppid()), 0, 0)},     // allowed outside
-		{"prctl to become dumpable", raw(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0)}, // allowed
+		{"prctl to become dumpable", raw(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 2, 0)}, // EINVAL: nobody may ask for that
 		{"setrlimit", raw(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, 1)},                // EFAULT
 		{"mount", raw(unix.SYS_MOUNT, 0, 0, 0)},                                       // EFAULT or EPERM
 		{"bpf", raw(unix.SYS_BPF, 0xffff, 0, 0)},                                      // EINVAL or EPERM

@@ -56,7 +56,7 @@ var attacks = map[string]func(map[string]string) (string, error){
 	"hsm-socket":     func(a map[string]string) (string, error) { return "", connectUnix(a["hsm"]) },
 	"signal-host":    func(a map[string]string) (string, error) { return "", unix.Kill(number(a["orchestrator"]), 0) },
 	"connect-host":   func(a map[string]string) (string, error) { return "", connectTCP(a["platform"]) },
-	"bind":           func(a map[string]string) (string, error) { return "", bindTCP(a["address"]) },
+	"bind":           bindTCP,
 	"raw-socket": func(map[string]string) (string, error) {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		return "", closed(fd, err)
@@ -146,17 +146,28 @@ func connectTCP(address string) error {
 	return unix.Connect(fd, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()})
 }
 
-func bindTCP(address string) error {
-	ap, err := netip.ParseAddrPort(address)
+func bindTCP(a map[string]string) (string, error) {
+	ap, err := netip.ParseAddrPort(a["address"])
 	if err != nil {
-		return err
+		return "", err
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer unix.Close(fd)
-	return unix.Bind(fd, &unix.SockaddrInet4{Addr: ap.Addr().As4()})
+	// It listens for a moment longer than the answer takes to arrive.
+	defer time.AfterFunc(time.Second, func() { _ = unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: ap.Addr().As4()}); err != nil {
+		return "", err
+	}
+	if err := unix.Listen(fd, 1); err != nil {
+		return "", err
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s:%d", ap.Addr(), at.(*unix.SockaddrInet4).Port), nil
 }
 
 func connectUnix(name string) error {

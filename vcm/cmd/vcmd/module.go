@@ -58,7 +58,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	stage := func(name string) { log.Debug("start", "done", name, "after", time.Since(began)) }
 	tuneMemory(start.MemoryLimit)
 	dir := os.NewFile(vcmcontrol.DataDirFD, "data")
-	if _, err = door.Enter(sandbox.Config{DataDir: dir, Listeners: descriptors(start.Listeners), Isolation: start.Isolation, DiskQuota: start.DiskQuota}); err != nil {
+	if _, err = door.Enter(sandbox.Config{DataDir: dir, Listeners: descriptors(start.Listeners), Isolation: start.Isolation, DiskQuota: start.DiskQuota, Memory: start.MemoryLimit}); err != nil {
 		return nil, err
 	}
 	stage("sandbox")
