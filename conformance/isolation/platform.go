@@ -23,6 +23,11 @@ func Build(ctx context.Context, dir string) error {
 	if err := rig.Build(ctx, dir); err != nil {
 		return err
 	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", dir+"/", module+"conformance/cmd/isolation")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
 	return buildHostile(ctx, dir)
 }
 

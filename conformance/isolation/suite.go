@@ -75,7 +75,7 @@ type part struct {
 }
 
 func (s *Suite) parts() []part {
-	return []part{{"matrix", s.matrix}}
+	return []part{{"matrix", s.matrix}, {"kernel", s.kernel}}
 }
 
 // cgroups reports whether the orchestrator can give control groups: a VCM tells.

@@ -27,6 +27,10 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == "deny" { // see the part kernel
+		fmt.Fprintln(os.Stderr, "isolation:", isolation.Deny(os.Args[2], os.Args[3:]))
+		os.Exit(1)
+	}
 	var o options
 	flag.StringVar(&o.bin, "built", "", "folder with programs that an earlier run has built")
 	flag.StringVar(&o.dir, "dir", "", "empty folder to run in (default: a temporary one)")

@@ -1,0 +1,88 @@
+package isolation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// kernel runs the shipped programs where the kernel lacks one feature: the level
+// must fall to what is left, and below the floor nothing may start.
+func (s *Suite) kernel(ctx context.Context) error {
+	for i, f := range features() {
+		want := f.level
+		if os.Geteuid() != 0 {
+			want = f.nobody
+		}
+		if s.Short && i%2 == 1 {
+			continue
+		}
+		bin, err := s.without(f, i)
+		if err != nil {
+			return err
+		}
+		level, lacking, said, err := s.startOn(ctx, bin, fmt.Sprintf("kernel-%d", i), "process")
+		if err != nil {
+			return fmt.Errorf("without %s: %w", f.name, err)
+		}
+		if said != "" || level != want || !slices.Contains(lacking, f.lacks) {
+			s.hole("without %s: level %q, want %q; lines lacking: %v; %s", f.name, level, want, lacking, said)
+		}
+		floor := map[string]string{"rootless": "full", "landlock": "rootless", "process": "landlock"}[want]
+		level, _, refusal, err := s.startOn(ctx, bin, fmt.Sprintf("kernel-%d-floor", i), floor)
+		if err != nil {
+			return fmt.Errorf("without %s, floor %s: %w", f.name, floor, err)
+		}
+		if refusal == "" || !strings.Contains(refusal, "--isolation-floor") {
+			s.hole("without %s a VCM starts at level %q below the floor %s: %s", f.name, level, floor, refusal)
+		}
+		s.print("isolation: without %-18s level %-9s and refused below the floor %s\n", f.name, want, floor)
+	}
+	return nil
+}
+
+// without is a folder of programs whose orchestrator lacks a feature.
+func (s *Suite) without(f feature, i int) (string, error) {
+	dir := filepath.Join(s.Dir, fmt.Sprintf("bin-%d", i))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(s.Bin)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.Bin, e.Name())
+		if e.Name() == "orchestratord" {
+			script := fmt.Sprintf("#!/bin/sh\nexec '%s/isolation' deny '%s' '%s' \"$@\"\n", s.Bin, f.name, path)
+			err = os.WriteFile(filepath.Join(dir, e.Name()), []byte(script), 0o755)
+		} else {
+			err = os.Symlink(path, filepath.Join(dir, e.Name()))
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+// startOn starts one VCM. refusal is what the orchestrator said if it did not.
+func (s *Suite) startOn(ctx context.Context, bin, name, floor string) (level string, lacking []string, refusal string, err error) {
+	p, err := open(ctx, bin, s.dir(name), s.log, "--isolation-floor", floor)
+	if err != nil {
+		return "", nil, "", err
+	}
+	defer func() { err = errors.Join(err, p.Stop()) }()
+	v, err := p.create(ctx, "one", "")
+	if err != nil {
+		return "", nil, "", err
+	}
+	if err := v.start(ctx); err != nil {
+		return "", nil, err.Error(), nil
+	}
+	return v.report.IsolationLevel, v.lacking(), "", nil
+}
