@@ -108,6 +108,7 @@ func (p *platform) provider(ctx context.Context, fn func(*rig.Hosting) error) er
 type vcm struct {
 	p       *platform
 	uuid    string
+	file    []byte // the VCM file as of its creation
 	control string // the port that obeys the attacker
 	process rig.Process
 	report  *orchestrator.Vcm
@@ -129,7 +130,7 @@ func (p *platform) create(ctx context.Context, name, without string, flags ...st
 	err = p.provider(ctx, func(h *rig.Hosting) error {
 		made, err := h.Create(ctx, request, &orchestrator.CreateChoices{Name: name})
 		if err == nil {
-			v.report, v.uuid = made.Vcm, made.Vcm.Uuid
+			v.report, v.uuid, v.file = made.Vcm, made.Vcm.Uuid, made.VcmFile
 		}
 		return err
 	})

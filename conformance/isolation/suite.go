@@ -75,7 +75,7 @@ type part struct {
 }
 
 func (s *Suite) parts() []part {
-	return []part{{"matrix", s.matrix}, {"kernel", s.kernel}}
+	return []part{{"matrix", s.matrix}, {"report", s.report}, {"canary", s.canary}, {"tenants", s.tenants}, {"resources", s.resources}, {"kernel", s.kernel}}
 }
 
 // cgroups reports whether the orchestrator can give control groups: a VCM tells.
