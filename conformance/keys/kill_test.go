@@ -198,6 +198,9 @@ func (v *vendor) run(done <-chan struct{}) {
 func (v *vendor) exhaust() {
 	v.t.Helper()
 	const pan = "600727000000000009"
+	// The last kill may have come after the last command.
+	_ = v.client.stream.Close()
+	v.connect()
 	for {
 		status, _ := v.client.call("VC", credit(1, pan, 1, tidAt(time.Now()))...)
 		if status == "31" {

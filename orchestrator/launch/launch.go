@@ -181,10 +181,14 @@ func (l *Launcher) tell(ctx context.Context, p *Process, start vcmcontrol.Start)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, err := p.conn.Call(ctx, vcmcontrol.MethodStart, start, nil); err != nil {
-		return fmt.Errorf("start of VCM %s: %w", start.UUID, err)
+	_, err := p.conn.Call(ctx, vcmcontrol.MethodStart, start, nil)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if errkind.Is(err, errkind.Unavailable) && p.ends(ctx) {
+		err = p.endedEarly()
+	}
+	return fmt.Errorf("start of VCM %s: %w", start.UUID, err)
 }
 
 // callTimeout bounds one call to a process.

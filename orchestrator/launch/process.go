@@ -106,6 +106,21 @@ func offer[T any](ch chan T, v T) error {
 	}
 }
 
+// ends waits a moment for the end of a process that closed its control socket.
+func (p *Process) ends(ctx context.Context) bool {
+	select {
+	case <-p.done:
+		return true
+	case <-time.After(lingering):
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (p *Process) endedEarly() error {
+	return errkind.Errorf(errkind.Unavailable, "the VCM's process ended before it was ready: %s", p.Ending())
+}
+
 // Ready waits until the process serves. It fails when the process says so, ends
 // or takes longer than ctx; then the process is still to be killed.
 func (p *Process) Ready(ctx context.Context) (vcmcontrol.Ready, error) {
@@ -123,7 +138,7 @@ func (p *Process) Ready(ctx context.Context) (vcmcontrol.Ready, error) {
 		case f := <-p.failed:
 			return vcmcontrol.Ready{}, failure(f)
 		default:
-			return vcmcontrol.Ready{}, errkind.Errorf(errkind.Unavailable, "the VCM's process ended before it was ready: %s", p.Ending())
+			return vcmcontrol.Ready{}, p.endedEarly()
 		}
 	case <-ctx.Done():
 		return vcmcontrol.Ready{}, errkind.Errorf(errkind.Unavailable, "the VCM was not ready in time: %w", context.Cause(ctx))
