@@ -10,7 +10,7 @@ COMMANDS := ./hsm/cmd/hsmd ./orchestrator/cmd/orchestratord ./vcm/cmd/vcmd \
 	./licensing/cmd/vendor ./conformance/cmd/kmc ./conformance/cmd/meter ./conformance/cmd/vend \
 	./conformance/cmd/stsvectors ./conformance/cmd/demo
 
-.PHONY: build demo test bench interop lint scale generate clean packages
+.PHONY: build demo test bench isolation interop lint scale generate clean packages
 
 build: ## static binaries under bin/
 	@mkdir -p $(BIN)
@@ -46,6 +46,10 @@ interop: build ## vendors' Thrift clients and the guide's programs against a liv
 N ?= 1000
 scale: build ## N VCMs through their life with the orchestrator killed in between; prints times and memory
 	@$(GO) run ./conformance/cmd/scale -bin $(BIN) -n $(N)
+
+isolation: ## VCMs that were taken over against every layer, as root and as nobody; about five minutes
+	@dir=$$(mktemp -d) && chmod 755 "$$dir" && trap 'rm -rf "$$dir"' EXIT && \
+	CGO_ENABLED=0 $(GO) build -o "$$dir/isolation" ./conformance/cmd/isolation && "$$dir/isolation" $(if $(PARTS),-parts $(PARTS))
 
 generate: ## regenerate the Thrift code (Debian's thrift-compiler) and check that nothing else changed
 	internal/api/generate.sh

@@ -49,10 +49,7 @@ func (s *Suite) resources(ctx context.Context) (err error) {
 				s.hole("%s: the data directory holds %d MiB", attack, used>>20)
 			}
 			s.print("isolation: %-12s ends with %s %s; the data directory holds %d KiB\n", attack, result, detail, used>>10)
-			if result == killed {
-				return greedy.restart(ctx)
-			}
-			return nil
+			return greedy.restart(ctx) // it may hold what it took
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", attack, err)

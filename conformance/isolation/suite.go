@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
-
-	"github.com/tesserae-hsm/tesserae/conformance/rig"
 )
 
 // Suite is one run as one user.
@@ -90,5 +88,3 @@ func (p *platform) cgroups(ctx context.Context) bool {
 	ok := !has(v.lacking(), cgroup)
 	return v.drop(ctx) == nil && ok
 }
-
-var _ = rig.Provider

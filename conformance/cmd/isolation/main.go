@@ -107,12 +107,16 @@ func suite(ctx context.Context, o options) (err error) {
 }
 
 // asNobody runs this program again without privilege.
-func asNobody(ctx context.Context, o options) error {
+func asNobody(ctx context.Context, o options) (err error) {
 	dir, err := os.MkdirTemp("", "tiso-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		if err == nil && !o.keep { // else somebody wants to look at it
+			err = os.RemoveAll(dir)
+		}
+	}()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
