@@ -133,13 +133,11 @@ func (p *Platform) bind(ctx context.Context) error {
 		return err
 	}
 	ports := map[string]string{}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false)
 	for _, service := range Services() {
-		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(p.cfg.Listen, orZero(run.Ports[service])))
+		l, err := listen(ctx, p.cfg.Listen, run.Ports[service])
 		if err != nil && run.Ports[service] != "" {
 			p.cfg.Log.Warn("a service moves: its port is taken", "service", service, "port", run.Ports[service])
-			l, err = lc.Listen(ctx, "tcp", net.JoinHostPort(p.cfg.Listen, "0"))
+			l, err = listen(ctx, p.cfg.Listen, "")
 		}
 		if err != nil {
 			return errkind.Errorf(errkind.Unavailable, "listen for %s: %w", service, err)
@@ -155,13 +153,6 @@ func (p *Platform) bind(ctx context.Context) error {
 		run.Ports = ports
 		return tx.SetRun(run)
 	})
-}
-
-func orZero(port string) string {
-	if port == "" {
-		return "0"
-	}
-	return port
 }
 
 // Addresses returns where each service listens.
