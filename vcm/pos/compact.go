@@ -51,7 +51,7 @@ func (s *Service) Compact(ctx context.Context) (removed int, err error) {
 				return err
 			}
 		}
-		results, err = s.staleResults(tx.Bucket(bucketResults))
+		results, err = s.staleResults(tx.Bucket(BucketResults))
 		return err
 	})
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Service) Compact(ctx context.Context) (removed int, err error) {
 		return removed, err
 	}
 	n, err = s.removeEach(ctx, results, func(tx *store.Tx, key []byte) (bool, error) {
-		return true, tx.Bucket(bucketResults).Delete(key)
+		return true, tx.Bucket(BucketResults).Delete(key)
 	})
 	return removed + n, err
 }

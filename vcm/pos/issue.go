@@ -15,7 +15,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/store"
 )
 
-// Buckets of this package besides bucketResults.
+// Buckets of this package besides BucketResults.
 const (
 	bucketMeters = "meters" // PAN -> memory
 	bucketNamed  = "named"  // PAN, minute, base date -> the token that has it

@@ -10,10 +10,10 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/store"
 )
 
-// bucketResults holds the newest results of each caller in a ring: a head with
+// BucketResults holds the newest results of each caller in a ring: a head with
 // the number of results so far, and slots that are overwritten in turn, so that
 // a vend deletes nothing.
-const bucketResults = "results"
+const BucketResults = "results"
 
 // key of a caller's records: a letter, realm and name with their lengths.
 func (c Caller) key(letter byte) []byte {
@@ -42,7 +42,7 @@ func readHead(b *store.Bucket, c Caller) (uint64, error) {
 // keepResult stores tokens under the caller's message id, in the place of the
 // caller's oldest result once there are as many as are kept.
 func (s *Service) keepResult(tx *store.Tx, c Caller, messageID string, tokens []Token) error {
-	b := tx.Bucket(bucketResults)
+	b := tx.Bucket(BucketResults)
 	seq, err := readHead(b, c)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (s *Service) Fetch(ctx context.Context, c Caller, messageID string) ([]Toke
 	var out []Token
 	err := s.store.View(ctx, func(tx *store.Tx) error {
 		out = nil
-		b := tx.Bucket(bucketResults)
+		b := tx.Bucket(BucketResults)
 		head, err := readHead(b, c)
 		if err != nil {
 			return err
@@ -112,7 +112,7 @@ func splitResult(value []byte) (seq uint64, id, tokens []byte, ok bool) {
 // name does not see them.
 func (s *Service) Forget(ctx context.Context, c Caller) error {
 	return s.store.Shrink(ctx, func(tx *store.Tx) error {
-		b := tx.Bucket(bucketResults)
+		b := tx.Bucket(BucketResults)
 		if err := deleteAll(b, c.key('s')); err != nil {
 			return err
 		}

@@ -60,7 +60,7 @@ func BenchmarkUpdate(b *testing.B) {
 					return nil
 				})
 			})
-			b.ReportMetric(float64(b.N)/float64(s.head.seq), "updates/commit")
+			b.ReportMetric(float64(b.N)/float64(s.seq), "updates/commit")
 		})
 	}
 }

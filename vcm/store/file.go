@@ -1,25 +1,45 @@
 package store
 
 import (
+	"bytes"
+	"crypto/rand"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/sealed"
 )
 
 const (
-	fileName = "store.db"
+	fileName = "store.log"
 	// newName is a file that is being made; it becomes fileName when it is whole.
 	newName = "store.new"
-	// growStep is how much the file grows at a time.
-	growStep = 256 << 10
+	// lockWait is how long a process waits for the one before it to end.
+	lockWait = time.Second
 )
+
+// logFile is one file of records. Its last user closes it.
+type logFile struct {
+	f    *os.File
+	id   [idSize]byte
+	end  int64 // of the last commit
+	size int64 // space that is allocated already
+	prev tag   // of the last record
+	refs atomic.Int32
+}
+
+func (l *logFile) release() error {
+	if l.refs.Add(-1) > 0 {
+		return nil
+	}
+	return l.f.Close()
+}
 
 // at opens name in the directory, and nothing else.
 func at(dir *os.File, name string, flag int, mode os.FileMode) (*os.File, error) {
@@ -30,77 +50,77 @@ func at(dir *os.File, name string, flag int, mode os.FileMode) (*os.File, error)
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// openFile opens the store's file, making it if the device's counter says that
-// there never was one.
-func openFile(cfg Config, s seals, counter uint64) (*bolt.DB, error) {
-	if err := unix.Unlinkat(int(cfg.Dir.Fd()), newName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, errkind.Errorf(errkind.Internal, "remove an unfinished store: %w", err)
-	}
-	var st unix.Stat_t
-	err := unix.Fstatat(int(cfg.Dir.Fd()), fileName, &st, unix.AT_SYMLINK_NOFOLLOW)
-	switch {
-	case errors.Is(err, unix.ENOENT) && counter > 0:
-		return nil, errkind.Errorf(errkind.Integrity,
-			"the store is missing, but the module has seen its commit %d; restore the newest copy of the VCM's data", counter)
-	case errors.Is(err, unix.ENOENT):
-		if err := create(cfg, s); err != nil {
+// openLocked opens the store's file for this process alone.
+func openLocked(dir *os.File) (*os.File, error) {
+	for deadline := time.Now().Add(lockWait); ; {
+		f, err := at(dir, fileName, unix.O_RDWR, 0)
+		if err != nil {
 			return nil, err
 		}
-	case err != nil:
-		return nil, errkind.Errorf(errkind.Internal, "look for the store: %w", err)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			current, lookErr := isCurrent(dir, f)
+			if current || lookErr != nil {
+				if lookErr != nil {
+					_ = f.Close()
+				}
+				return f, lookErr
+			}
+		}
+		_ = f.Close() // another process has it, or has just replaced it
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errkind.Errorf(errkind.Internal, "lock the store: %w", err)
+		}
+		if time.Now().After(deadline) {
+			return nil, errkind.Errorf(errkind.Unavailable, "another process has the store open")
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	db, err := bolted(cfg, fileName)
+}
+
+// isCurrent reports whether f is what the store's name stands for.
+func isCurrent(dir, f *os.File) (bool, error) {
+	var named, open unix.Stat_t
+	if err := unix.Fstatat(int(dir.Fd()), fileName, &named, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, errkind.Errorf(errkind.Internal, "look for the store: %w", err)
+	}
+	if err := unix.Fstat(int(f.Fd()), &open); err != nil {
+		return false, errkind.Errorf(errkind.Internal, "look at the store: %w", err)
+	}
+	return named.Ino == open.Ino && named.Dev == open.Dev, nil
+}
+
+// newFile makes a file without commits beside the store.
+func newFile(dir *os.File, key *sealed.Key) (_ *logFile, err error) {
+	f, err := at(dir, newName, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if !sparse(db) {
-		return db, nil
-	}
-	return compacted(cfg, db)
-}
-
-// bolted opens one file with bbolt, whose panics on a damaged file become errors.
-func bolted(cfg Config, name string) (db *bolt.DB, err error) {
+	l := &logFile{f: f}
+	l.refs.Store(1)
 	defer func() {
-		if v := recover(); v != nil {
-			db, err = nil, errkind.Errorf(errkind.Integrity, "the store is damaged: %v", v)
+		if err != nil {
+			_ = f.Close()
 		}
 	}()
-	db, err = bolt.Open(name, 0o600, &bolt.Options{
-		Timeout:         time.Second,
-		FreelistType:    bolt.FreelistMapType,
-		NoFreelistSync:  true, // the freelist is found again when the file is verified
-		InitialMmapSize: int(2 * cfg.Quota),
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			return at(cfg.Dir, name, flag, mode)
-		},
-	})
-	if err != nil {
-		kind := errkind.Integrity
-		if errors.Is(err, berrors.ErrTimeout) {
-			kind = errkind.Unavailable
-		}
-		return nil, errkind.Errorf(kind, "open the store: %w", err)
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, err
 	}
-	db.AllocSize = growStep
-	return db, nil
+	_, _ = rand.Read(l.id[:])
+	l.prev = tag(l.id)
+	head := append(append([]byte(fileMagic), key.Commitment()...), l.id[:]...)
+	if _, err := f.WriteAt(head, 0); err != nil {
+		return nil, err
+	}
+	l.end, l.size = int64(len(head)), int64(len(head))
+	return l, nil
 }
 
-// create makes an empty store: whole under its name, or not there.
-func create(cfg Config, s seals) error {
-	db, err := bolted(cfg, newName)
-	if err != nil {
-		return err
+// install makes the new file durable and puts it in the store's place.
+func (l *logFile) install(dir *os.File) error {
+	if err := l.f.Sync(); err != nil {
+		return errkind.Errorf(errkind.Internal, "sync the new store: %w", err)
 	}
-	err = db.Update(func(tx *bolt.Tx) error { return s.write(tx, header{}) })
-	if err = errors.Join(err, db.Close()); err != nil {
-		return errkind.Errorf(errkind.Internal, "make the store: %w", err)
-	}
-	return install(cfg.Dir)
-}
-
-// install puts the finished new file in the store's place.
-func install(dir *os.File) error {
 	if err := unix.Renameat(int(dir.Fd()), newName, int(dir.Fd()), fileName); err != nil {
 		return errkind.Errorf(errkind.Internal, "put the new store in place: %w", err)
 	}
@@ -110,31 +130,184 @@ func install(dir *os.File) error {
 	return nil
 }
 
-// sparse reports whether most of a file of some size is free pages.
-func sparse(db *bolt.DB) bool {
-	tx, err := db.Begin(false)
-	if err != nil {
-		return false
+func removeNew(dir *os.File) error {
+	if err := unix.Unlinkat(int(dir.Fd()), newName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return errkind.Errorf(errkind.Internal, "remove an unfinished store: %w", err)
 	}
-	defer func() { _ = tx.Rollback() }()
-	st := db.Stats()
-	free := int64(st.FreePageN+st.PendingPageN) * int64(db.Info().PageSize)
-	return tx.Size() > 1<<20 && free > tx.Size()/2
+	return nil
 }
 
-// compacted rewrites db without its free pages. The sealed values are copied as
-// they are.
-func compacted(cfg Config, db *bolt.DB) (*bolt.DB, error) {
-	to, err := bolted(cfg, newName)
-	if err == nil {
-		err = errors.Join(bolt.Compact(to, db, growStep), to.Close())
+// readHead reads the file's head and checks the key.
+func readHead(f *os.File, key *sealed.Key) (*logFile, error) {
+	var head [headSize]byte
+	if _, err := f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, errkind.Errorf(errkind.Internal, "read the store: %w", err)
 	}
-	err = errors.Join(err, db.Close())
+	if string(head[:len(fileMagic)]) != fileMagic {
+		return nil, errkind.Errorf(errkind.Integrity, "the store has no header: the file was replaced")
+	}
+	if err := key.CheckCommitment(head[len(fileMagic) : len(fileMagic)+commitSize]); err != nil {
+		return nil, errkind.Errorf(errkind.Integrity, "store: %w", err)
+	}
+	st, err := f.Stat()
 	if err != nil {
-		return nil, errkind.Errorf(errkind.Internal, "compact the store: %w", err)
+		return nil, errkind.Errorf(errkind.Internal, "look at the store: %w", err)
 	}
-	if err := install(cfg.Dir); err != nil {
-		return nil, err
+	l := &logFile{f: f, id: [idSize]byte(head[headSize-idSize:]), end: int64(headSize), size: st.Size()}
+	l.prev = tag(l.id)
+	l.refs.Store(1)
+	return l, nil
+}
+
+// grow allocates space for more bytes ahead, so that most commits change
+// nothing of the file but its content.
+func (l *logFile) grow(more int64, step int64) error {
+	need := l.end + more
+	if need <= l.size {
+		return nil
 	}
-	return bolted(cfg, fileName)
+	size := need + min(max(l.end/2, step/8), step)
+	switch err := unix.Fallocate(int(l.f.Fd()), 0, l.size, size-l.size); {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		l.size = need // the write makes room
+	case err != nil:
+		if err := unix.Fallocate(int(l.f.Fd()), 0, l.size, need-l.size); err != nil {
+			return err
+		}
+		l.size = need
+	default:
+		l.size = size
+	}
+	return nil
+}
+
+// errUncertain wraps the failure of a write whose outcome is not known.
+type errUncertain struct{ error }
+
+// append writes the records of one commit and makes them durable.
+func (l *logFile) append(w *writer, step int64) error {
+	if err := l.grow(int64(len(w.out)), step); err != nil {
+		return err
+	}
+	if _, err := l.f.WriteAt(w.out, l.end); err != nil {
+		// Not whole, so not a commit; nothing of it is to remain.
+		if cut := l.f.Truncate(l.end); cut != nil {
+			return errUncertain{errors.Join(err, cut)}
+		}
+		l.size = l.end
+		return err
+	}
+	if err := unix.Fdatasync(int(l.f.Fd())); err != nil {
+		return errUncertain{err}
+	}
+	l.end, l.prev = w.off, w.prev
+	return nil
+}
+
+// record reads the record at off; ok is false if there is none that opens.
+// The body is appended to dst.
+func (l *logFile) record(key *sealed.Key, off int64, dst []byte) (h recordHeader, t tag, body []byte, ok bool, err error) {
+	var head [recordHead]byte
+	n, err := l.f.ReadAt(head[:], off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return h, t, nil, false, errkind.Errorf(errkind.Internal, "read the store: %w", err)
+	}
+	if h, ok = parseRecordHeader(head[:n]); !ok {
+		return h, t, nil, false, nil
+	}
+	box := make([]byte, h.length)
+	if n, err := l.f.ReadAt(box, off+recordHead); n < len(box) {
+		if errors.Is(err, io.EOF) {
+			return h, t, nil, false, nil
+		}
+		return h, t, nil, false, errkind.Errorf(errkind.Internal, "read the store: %w", err)
+	}
+	body, err = key.Open(dst, box, associated(nil, l.id, off, head[:]))
+	if err != nil {
+		return h, t, nil, false, nil
+	}
+	copy(t[:], box[len(box)-tagSize:])
+	return h, t, body, true, nil
+}
+
+// replay reads the commits in order. base is the first one, which was whole
+// before the file got its name; only what comes after may be unfinished.
+func (l *logFile) replay(key *sealed.Key, apply func(off int64, body []byte) error) (seq uint64, err error) {
+	type staged struct {
+		off  int64
+		body []byte
+	}
+	var waiting []staged // records of a commit whose last one was not read yet
+	off, base, index := l.end, true, uint32(0)
+	prev := l.prev
+	for {
+		h, t, body, ok, err := l.record(key, off, nil)
+		if err != nil {
+			return 0, err
+		}
+		if !ok {
+			break
+		}
+		if h.prev != prev || h.index != index || !base && h.seq != seq+1 || base && index > 0 && h.seq != seq {
+			return 0, errkind.Errorf(errkind.Integrity, "the store was changed: record at %d does not follow the one before", off)
+		}
+		here := off
+		off, prev, index = off+recordHead+int64(h.length), t, index+1
+		switch {
+		case base:
+			seq = h.seq
+			if err := apply(here, body); err != nil {
+				return 0, err
+			}
+		default:
+			waiting = append(waiting, staged{here, body})
+		}
+		if !h.last {
+			continue
+		}
+		for _, s := range waiting {
+			if err := apply(s.off, s.body); err != nil {
+				return 0, err
+			}
+		}
+		clear(waiting)
+		seq, base, index, waiting = h.seq, false, 0, waiting[:0]
+		l.end, l.prev = off, prev
+	}
+	if base {
+		return 0, errkind.Errorf(errkind.Integrity, "the store is damaged: its first commit does not open")
+	}
+	return seq, l.cutTail(key, seq+1)
+}
+
+// cutTail removes an unfinished commit after the last one. Commits are written
+// one after the other, so that a whole record of a later one means that this
+// one was finished, and has been damaged since.
+func (l *logFile) cutTail(key *sealed.Key, unfinished uint64) error {
+	rest, err := io.ReadAll(io.NewSectionReader(l.f, l.end, max(0, l.size-l.end)))
+	if err != nil {
+		return errkind.Errorf(errkind.Internal, "read the store: %w", err)
+	}
+	if len(bytes.TrimLeft(rest, "\x00")) == 0 {
+		return nil
+	}
+	for i := 0; ; i++ {
+		next := bytes.Index(rest[i:], []byte(recordMagic))
+		if next < 0 {
+			break
+		}
+		i += next
+		h, _, _, ok, err := l.record(key, l.end+int64(i), nil)
+		if err != nil {
+			return err
+		}
+		if ok && h.seq > unfinished {
+			return errkind.Errorf(errkind.Integrity, "the store is damaged: commit %d does not open, commit %d does", unfinished, h.seq)
+		}
+	}
+	if err := errors.Join(l.f.Truncate(l.end), l.f.Sync()); err != nil {
+		return errkind.Errorf(errkind.Internal, "remove an unfinished commit: %w", err)
+	}
+	l.size = l.end
+	return nil
 }

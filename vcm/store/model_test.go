@@ -16,6 +16,9 @@ func TestAStoreIsAMap(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		f := newFixture(t)
+		if rapid.Bool().Draw(rt, "cold") {
+			f.cold = []string{"b"}
+		}
 		s := f.mustOpen(t)
 		model := map[string]string{}
 		key := rapid.StringMatching(`[ab]{1,3}`)
@@ -34,7 +37,7 @@ func TestAStoreIsAMap(t *testing.T) {
 								return err
 							}
 						} else {
-							next[k] = rapid.String().Draw(rt, "value")
+							next[k] = strings.Repeat(rapid.String().Draw(rt, "value"), rapid.IntRange(1, 200).Draw(rt, "times"))
 							if err := b.Put([]byte(k), []byte(next[k])); err != nil {
 								return err
 							}

@@ -7,47 +7,47 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
 
-// reserve is what updates leave free for deletions and for pages that a commit
-// copies before it frees the old ones.
+// reserve is what updates leave free for deletions and Shrink.
 func (s *Store) reserve() int64 { return max(s.cfg.Quota/16, 128<<10) }
 
-// admitGrowth decides whether a transaction's writes fit beside those already
-// taken into the commit. Deletions alone always fit.
-func (s *Store) admitGrowth(r *request, own, batch overlay) error {
-	grow := own.growth()
-	if grow == 0 {
+// margin is how far a store that is read-only must come down to leave that.
+func (s *Store) margin() int64 {
+	limit := s.cfg.Quota - s.reserve()
+	return limit - limit/64
+}
+
+// admitGrowth decides whether the writes of a transaction that has just run fit.
+// Deletions alone always do.
+func (s *Store) admitGrowth(r *request, wrote bool, before int64) error {
+	if !wrote {
 		return nil
 	}
 	limit := s.cfg.Quota
-	if !r.shrink {
+	switch {
+	case r.shrink:
+	case s.readOnly.Load():
+		limit = s.margin()
+	default:
 		limit -= s.reserve()
 	}
-	if s.used.Load()+batch.growth()+grow <= limit {
+	if s.batch.index.live <= limit {
 		return nil
 	}
 	if !r.shrink {
 		s.setReadOnly(true, "the disk quota is used up")
 	}
 	return errkind.Errorf(errkind.Limit,
-		"the VCM uses %d of its disk quota of %d bytes and is read-only: export and expire the log, or have the quota raised", s.used.Load(), s.cfg.Quota)
+		"the VCM uses %d of its disk quota of %d bytes and is read-only: export and expire the log, or have the quota raised", before, s.cfg.Quota)
 }
 
 // measure notes the space in use after a commit, and leaves read-only mode once
-// there is a margin again.
+// there is a margin again. Garbage does not count: compaction bounds it.
 func (s *Store) measure() {
-	tx, err := s.db.Begin(false)
-	if err != nil {
-		return // closed
-	}
-	size := tx.Size()
-	_ = tx.Rollback()
-	st := s.db.Stats()
-	used := size - int64(st.FreePageN+st.PendingPageN)*int64(s.db.Info().PageSize)
+	used := s.batch.index.live + int64(headSize)
 	s.used.Store(used)
-	limit := s.cfg.Quota - s.reserve()
-	if used <= limit-limit/64 {
+	if used <= s.margin() {
 		s.setReadOnly(false, "there is room again")
-	} else if used > limit {
+	} else if used > s.cfg.Quota-s.reserve() {
 		s.setReadOnly(true, "the disk quota is used up")
 	}
 }

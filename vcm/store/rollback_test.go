@@ -1,15 +1,14 @@
 package store
 
 import (
-	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
@@ -88,47 +87,168 @@ func TestAnotherKeyIsRefused(t *testing.T) {
 	f.mustRefuse(t, "not the one")
 }
 
-// Whoever writes to the disk can take back single values, in a file that is
-// otherwise the newest one.
+// span is where a record is in its file.
+type span struct{ from, to int }
+
+// spans takes a file apart.
+func spans(t *testing.T, file []byte) (out []span) {
+	t.Helper()
+	for at := headSize; ; {
+		h, ok := parseRecordHeader(file[at:])
+		if !ok {
+			break
+		}
+		out = append(out, span{at, at + recordHead + int(h.length)})
+		at = out[len(out)-1].to
+	}
+	return out
+}
+
+// Whoever writes to the disk can change, move, repeat and leave out records, in
+// a file that is otherwise the newest one.
 func TestChangedFilesAreRefused(t *testing.T) {
 	t.Parallel()
-	edit := func(t *testing.T, f *fixture, fn func(tx *bolt.Tx) error) {
-		t.Helper()
-		db, err := bolt.Open(f.file(), 0o600, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(db.Update(fn), db.Close()); err != nil {
-			t.Fatal(err)
+	join := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
+	type edit func(file, other []byte, s []span) []byte
+	flip := func(at func(s []span) int) edit {
+		return func(file, _ []byte, s []span) []byte {
+			file[at(s)] ^= 1
+			return file
 		}
 	}
-	var box []byte
-	take := func(tx *bolt.Tx) error {
-		box = append([]byte(nil), tx.Bucket([]byte("b")).Get([]byte("k"))...)
-		return nil
-	}
-	for name, change := range map[string]func(tx *bolt.Tx) error{
-		"older value":  func(tx *bolt.Tx) error { return tx.Bucket([]byte("b")).Put([]byte("k"), box) },
-		"moved value":  func(tx *bolt.Tx) error { return tx.Bucket([]byte("b")).Put([]byte("other"), box) },
-		"lost value":   func(tx *bolt.Tx) error { return tx.Bucket([]byte("b")).Delete([]byte("k")) },
-		"lost bucket":  func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("b")) },
-		"plain value":  func(tx *bolt.Tx) error { return tx.Bucket([]byte("b")).Put([]byte("k"), []byte("plain")) },
-		"lost header":  func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte(headBucket)) },
-		"wrong header": func(tx *bolt.Tx) error { return tx.Bucket([]byte(headBucket)).Put([]byte(headKey), box) },
+	for name, change := range map[string]edit{
+		"lost commit":     func(f, _ []byte, s []span) []byte { return join(f[:s[2].from], f[s[3].from:]) },
+		"repeated commit": func(f, _ []byte, s []span) []byte { return join(f[:s[2].to], f[s[2].from:]) },
+		"exchanged commits": func(f, _ []byte, s []span) []byte {
+			return join(f[:s[2].from], f[s[3].from:s[3].to], f[s[2].from:s[2].to], f[s[4].from:])
+		},
+		"older commit": func(f, _ []byte, s []span) []byte {
+			return join(f[:s[4].from], f[s[2].from:s[2].to], f[s[4].to:])
+		},
+		"commit of another file": func(f, other []byte, s []span) []byte {
+			copy(f[s[3].from:s[3].to], other[s[3].from:s[3].to])
+			return f
+		},
+		"end of another file":  func(f, other []byte, s []span) []byte { return join(f[:s[3].from], other[s[3].from:]) },
+		"newest commit lost":   func(f, _ []byte, s []span) []byte { return f[:s[len(s)-1].from] },
+		"newest commit zeroed": func(f, _ []byte, s []span) []byte { clear(f[s[len(s)-1].from:]); return f },
+		"middle zeroed":        func(f, _ []byte, s []span) []byte { clear(f[s[2].from:s[2].to]); return f },
+		"plain text":           func(f, _ []byte, s []span) []byte { copy(f[s[2].from+recordHead:], "plain"); return f },
+		"first commit":         flip(func(s []span) int { return s[0].from + recordHead + 3 }),
+		"length":               flip(func(s []span) int { return s[2].from + 7 }),
+		"commit number":        flip(func(s []span) int { return s[2].from + 15 }),
+		"index":                flip(func(s []span) int { return s[2].from + 19 }),
+		"tag before":           flip(func(s []span) int { return s[2].from + 20 }),
+		"nonce":                flip(func(s []span) int { return s[2].from + recordHead + 1 }),
+		"text":                 flip(func(s []span) int { return s[2].from + recordHead + 30 }),
+		"tag":                  flip(func(s []span) int { return s[2].to - 1 }),
+		"newest commit":        flip(func(s []span) int { return s[len(s)-1].to - 1 }),
+		"file's id":            flip(func([]span) int { return headSize - 1 }),
+		"file's magic":         flip(func([]span) int { return 0 }),
+		"key's commitment":     flip(func([]span) int { return len(fileMagic) }),
 	} {
-		f := newFixture(t)
-		f.life(t, "old")
-		edit(t, f, take)
-		f.life(t, "new")
-		edit(t, f, func(*bolt.Tx) error { return nil }) // the editing itself is not what is refused
-		if s, err := f.open(t); err != nil {
-			t.Fatal(err)
-		} else if err := s.Close(); err != nil {
-			t.Fatal(err)
+		f, other := newFixture(t), newFixture(t)
+		for _, f := range []*fixture{f, other} {
+			s := f.mustOpen(t)
+			for i := range 6 {
+				put(t, s, "b", "k", strings.Repeat("v", 40+i/5)) // the same lengths in both
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		edit(t, f, change)
+		file := f.copy(t)
+		f.mustOpen(t).Close() // the reopening itself is not what is refused
+		f.restore(t, change(file, other.copy(t), spans(t, file)))
 		if _, err := f.open(t); !errkind.Is(err, errkind.Integrity) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A value that stays in the log is checked each time it is read.
+func TestAColdValueChangedUnderTheStoreIsRefused(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.cold = []string{"b"}
+	s := f.mustOpen(t)
+	put(t, s, "b", "k", strings.Repeat("v", 2*coldSize))
+	file := f.copy(t)
+	last := spans(t, file)
+	file[last[len(last)-1].to-1] ^= 1
+	f.restore(t, file)
+	err := s.View(t.Context(), func(tx *Tx) error { _, err := tx.Bucket("b").Get([]byte("k")); return err })
+	if !errkind.Is(err, errkind.Integrity) {
+		t.Errorf("Get: %v", err)
+	}
+}
+
+// An unfinished commit was never acknowledged: it is removed, wherever the
+// crash cut it, and never taken for a whole one.
+func TestAnUnfinishedCommitIsRemoved(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.mustOpen(t)
+	put(t, s, "b", "k", "1")
+	at := f.counter.at()
+	err := s.Update(t.Context(), func(tx *Tx) error { // some records
+		for i := range 40 {
+			if err := tx.Bucket("b").Put(fmt.Appendf(nil, "%02d", i), make([]byte, 1000)); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket("b").Put([]byte("k"), []byte("2"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := f.copy(t)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all := spans(t, whole)
+	first, last := all[2], all[len(all)-1]
+	if len(all) < 5 {
+		t.Fatalf("the commit has only %d records", len(all)-2)
+	}
+	garble := func(p []byte) []byte {
+		for i := range p {
+			p[i] = byte(i)
+		}
+		return p
+	}
+	for name, torn := range map[string][]byte{
+		"cut after a byte":     whole[:first.from+1],
+		"cut in the header":    whole[:first.from+recordHead-1],
+		"cut in a record":      whole[:first.to-1],
+		"cut between records":  whole[:first.to],
+		"cut before the end":   whole[:last.to-1],
+		"middle not written":   slices.Concat(whole[:first.to], make([]byte, 4096), whole[first.to+4096:]),
+		"begin not written":    slices.Concat(whole[:first.from], make([]byte, first.to-first.from), whole[first.to:]),
+		"garbage in its place": slices.Concat(whole[:first.from], garble(make([]byte, 9000))),
+	} {
+		f.restore(t, torn)
+		f.counter.mu.Lock()
+		f.counter.value = at
+		f.counter.mu.Unlock()
+		s, err := f.open(t)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if k, other := get(t, s, "b", "k"), get(t, s, "b", "07"); k != "1" || other != "<none>" {
+			t.Errorf("%s: k = %q, another is %q", name, k, other)
+		}
+		put(t, s, "b", "k", "3")
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = f.mustOpen(t)
+		if got := get(t, s, "b", "k"); got != "3" {
+			t.Errorf("%s, written again: k = %q", name, got)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

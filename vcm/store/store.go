@@ -1,48 +1,59 @@
 // Package store keeps the state of one VCM: sealed, crash-safe, within a quota,
 // and not to be rolled back unnoticed.
 //
-// It is one bbolt file, reached only through the descriptor of the data
-// directory. Keys are plain, values are sealed under the partition key with
-// bucket and key as associated data.
+// It is an ordered index in memory and one append-only file of sealed records,
+// reached only through the descriptor of the data directory. A commit is the
+// keys and values that it changes, sealed together under the partition key,
+// written and synced once. Values are in memory, except those of buckets that
+// Config.Cold names, which are read back from the log. When half of the log is
+// garbage, the state is written into a new one that takes the old one's name.
 //
 // # Durability
 //
 // Update returns once its writes are on the disk. Callers that come together
 // share one commit: while one commit is being written, the next ones gather,
 // and a caller that comes alone never waits for company. Each caller's writes
-// are held back until its function has succeeded, so that undoing them costs
-// nothing and touches nobody else's.
+// are undone if its function fails, and touch nobody else's. Readers see
+// durable states only.
+//
+// A commit that a crash left unfinished was never acknowledged; Open removes
+// it. If a later commit is there, it was finished and has been damaged since,
+// which Open refuses.
 //
 // # Rollback
 //
-// Every commit carries a sequence number and a keyed hash over all sealed
-// values (a sum, so that it costs only what the commit writes). Open recomputes
-// the hash, so single values cannot be taken back to an older state, and
-// compares the sequence number with the device's monotonic counter, so the
-// whole file cannot either. The counter is raised RaiseEvery after the first
-// commit it does not cover, and at Close. What remains undetected is a file
-// taken back to a state that was the newest one less than RaiseEvery, plus the
-// duration of one raise, before the last commit. A store that cannot raise the
-// counter for MaxUnraised refuses updates, so the window never exceeds that.
+// Every commit has a sequence number. Each record is bound to its file, its
+// offset, and by the tag of the record before to everything before it, so that
+// no single value or commit can be changed, moved, left out or taken back. Open
+// compares the newest sequence number with the device's monotonic counter, so
+// the whole file cannot be taken back either. The counter is raised RaiseEvery
+// after the first commit it does not cover, and at Close. What remains
+// undetected is a file taken back to a state that was the newest one less than
+// RaiseEvery, plus the duration of one raise, before the last commit. A store
+// that cannot raise the counter for MaxUnraised refuses updates, so the window
+// never exceeds that.
 //
 // # Quota
 //
 // Space in use is kept under Config.Quota less a reserve. Beyond it, updates
 // fail with kind Limit and ReadOnly is true; deletions and Shrink may use the
-// reserve. Nothing is ever deleted to make room.
+// reserve. Nothing is ever deleted to make room. The log with its garbage is at
+// most a quarter larger than the quota; during a compaction there is the new
+// one besides, which has none.
 package store
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/sealed"
 )
 
 const (
@@ -71,14 +82,16 @@ type Config struct {
 	Key     []byte   // the partition key; not kept
 	Counter Counter
 	Quota   int64 // bytes
-	Log     *slog.Logger
+	// Cold names the buckets whose larger values are read seldom: they stay in
+	// the log and take no memory.
+	Cold []string
+	Log  *slog.Logger
 }
 
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
 	cfg    Config
-	db     *bolt.DB
-	seals  seals
+	key    *sealed.Key
 	raiser *raiser
 
 	mu      sync.Mutex
@@ -89,8 +102,16 @@ type Store struct {
 	failed  error         // set once a commit's outcome is unknown
 	broken  chan struct{} // closed then
 
-	// head and writer state belong to the leader of the current commit.
-	head header
+	// state guards what readers take their snapshot of. Only the leader of the
+	// current commit changes it, and holds the lock while it does.
+	state sync.Mutex
+	batch batch
+	log   *logFile
+	seq   uint64 // the newest durable commit
+
+	// These belong to the leader.
+	writer writer
+	retry  int64 // length of the log from which compaction is tried again
 
 	used     atomic.Int64
 	readOnly atomic.Bool
@@ -102,51 +123,111 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Quota < MinQuota {
 		return nil, errkind.Errorf(errkind.Invalid, "disk quota of %d bytes: at least %d are needed", cfg.Quota, MinQuota)
 	}
-	seals, err := newSeals(cfg.Key)
+	key, err := sealed.New(cfg.Key, "tesserae store log v1")
 	if err != nil {
 		return nil, err
 	}
 	cfg.Key = nil // the caller wipes its copy
-	s := &Store{cfg: cfg, seals: seals, broken: make(chan struct{})}
+	s := &Store{cfg: cfg, key: key, broken: make(chan struct{})}
 	s.idle.L = &s.mu
+	s.writer.key = key
+	s.batch = batch{index: newIndex(), owners: new(owners), cold: map[string]bool{}}
+	for _, name := range cfg.Cold {
+		s.batch.cold[name] = true
+	}
 
 	counter, err := cfg.Counter.Raise(ctx, 0)
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Of(err), "read the module's counter: %w", err)
 	}
-	if s.db, err = openFile(cfg, seals, counter); err != nil {
+	if err := s.openLog(counter); err != nil {
 		return nil, err
 	}
 	if err := s.admit(ctx, counter); err != nil {
-		_ = s.db.Close()
+		_ = s.log.release()
 		return nil, err
 	}
-	s.raiser = newRaiser(cfg.Counter, cfg.Log, s.head.seq)
+	s.raiser = newRaiser(cfg.Counter, cfg.Log, s.seq)
 	return s, nil
 }
 
-// admit checks the file against its header and the counter.
-func (s *Store) admit(ctx context.Context, counter uint64) error {
-	err := s.db.View(func(tx *bolt.Tx) error {
-		h, err := s.seals.verify(tx)
-		if err != nil {
-			return err
+// openLog reads the log, making it if the device's counter says that there
+// never was one.
+func (s *Store) openLog(counter uint64) error {
+	f, err := openLocked(s.cfg.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if counter > 0 {
+			return errkind.Errorf(errkind.Integrity,
+				"the store is missing, but the module has seen its commit %d; restore the newest copy of the VCM's data", counter)
 		}
-		s.head = h
-		return nil
-	})
+		return s.create()
+	}
 	if err != nil {
+		return errkind.Errorf(errkind.Of(err), "open the store: %w", err)
+	}
+	if s.log, err = readHead(f, s.key); err != nil {
+		_ = f.Close()
 		return err
 	}
-	if s.head.seq < counter {
-		return errkind.Errorf(errkind.Integrity,
-			"the store was rolled back: its newest commit is %d, the module has seen %d; restore the newest copy of the VCM's data", s.head.seq, counter)
+	if err = removeNew(s.cfg.Dir); err == nil {
+		s.seq, err = s.log.replay(s.key, s.load)
 	}
-	now, err := s.cfg.Counter.Raise(ctx, s.head.seq)
+	if err != nil {
+		_ = s.log.release()
+	}
+	return err
+}
+
+// create makes an empty log: whole under its name, or not there.
+func (s *Store) create() error {
+	l, err := newFile(s.cfg.Dir, s.key)
+	if err == nil {
+		if _, err = s.copyTo(l, nil); err == nil {
+			err = l.install(s.cfg.Dir)
+		}
+		if err != nil {
+			_ = l.release()
+		}
+	}
+	if err != nil {
+		return errkind.Errorf(errkind.Internal, "make the store: %w", err)
+	}
+	s.log = l
+	return nil
+}
+
+// load takes the operations of a record into the index.
+func (s *Store) load(off int64, body []byte) error {
+	var b *bucket
+	return operations(body, func(o operation) error {
+		if b == nil || b.name != o.bucket {
+			b = s.batch.bucket(o.bucket)
+		}
+		if !o.put {
+			s.batch.index.remove(b, o.key)
+			return nil
+		}
+		it := newItem(o.key, o.value, 0)
+		if b.cold && it.size >= coldSize {
+			it = newItem(o.key, nil, uint64(off)<<innerBits|uint64(o.inner))
+			it.size, it.cold = uint32(len(o.value)), true
+		}
+		s.batch.index.set(b, it)
+		return nil
+	})
+}
+
+// admit checks the log against the counter.
+func (s *Store) admit(ctx context.Context, counter uint64) error {
+	if s.seq < counter {
+		return errkind.Errorf(errkind.Integrity,
+			"the store was rolled back: its newest commit is %d, the module has seen %d; restore the newest copy of the VCM's data", s.seq, counter)
+	}
+	now, err := s.cfg.Counter.Raise(ctx, s.seq)
 	if err != nil {
 		return errkind.Errorf(errkind.Of(err), "raise the module's counter: %w", err)
 	}
-	if now > s.head.seq {
+	if now > s.seq {
 		return errkind.Errorf(errkind.Integrity, "the module's counter went from %d to %d while the store was opened: another process uses the partition", counter, now)
 	}
 	// Where the last process stopped for want of room, this one does not begin
@@ -161,12 +242,15 @@ func (s *Store) View(ctx context.Context, fn func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return errkind.Errorf(errkind.Unavailable, "store: %w", err)
 	}
-	btx, err := s.db.Begin(false)
-	if err != nil {
-		return errkind.Errorf(errkind.Unavailable, "store: %w", err)
+	s.state.Lock()
+	if s.log == nil {
+		s.state.Unlock()
+		return errClosed()
 	}
-	defer func() { _ = btx.Rollback() }()
-	tx := &Tx{s: s, bolt: btx}
+	tx := &Tx{key: s.key, log: s.log, buckets: s.batch.index.snapshot(s.batch.owners, s.batch.changes)}
+	tx.log.refs.Add(1)
+	s.state.Unlock()
+	defer func() { _ = tx.log.release() }()
 	defer tx.end()
 	return fn(tx)
 }
@@ -199,7 +283,11 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	raiseErr := s.raiser.close()
-	if err := s.db.Close(); err != nil {
+	s.state.Lock()
+	log := s.log
+	s.log = nil
+	s.state.Unlock()
+	if err := log.release(); err != nil {
 		return errkind.Errorf(errkind.Internal, "close the store: %w", err)
 	}
 	return raiseErr

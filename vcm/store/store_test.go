@@ -55,6 +55,7 @@ type fixture struct {
 	counter *memCounter
 	key     []byte
 	quota   int64
+	cold    []string
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -68,7 +69,7 @@ func (f *fixture) open(t testing.TB) (*Store, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	s, err := Open(t.Context(), Config{Dir: dir, Key: f.key, Counter: f.counter, Quota: f.quota, Log: quiet()})
+	s, err := Open(t.Context(), Config{Dir: dir, Key: f.key, Counter: f.counter, Quota: f.quota, Cold: f.cold, Log: quiet()})
 	if err == nil {
 		t.Cleanup(func() { s.Close() })
 	}
@@ -205,9 +206,9 @@ func TestConcurrentUpdatesShareCommits(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	s.mu.Lock()
-	commits := s.head.seq
-	s.mu.Unlock()
+	s.state.Lock()
+	commits := s.seq
+	s.state.Unlock()
 	if commits >= callers*each/2 {
 		t.Errorf("%d updates needed %d commits", callers*each, commits)
 	}
@@ -240,10 +241,10 @@ func TestMisuseIsRefused(t *testing.T) {
 	s := f.mustOpen(t)
 	var kept *Bucket
 	cases := map[string]error{
-		"write in a view": s.View(t.Context(), func(tx *Tx) error { return tx.Bucket("b").Put([]byte("k"), nil) }),
-		"reserved bucket": s.Update(t.Context(), func(tx *Tx) error { return tx.Bucket(headBucket).Put([]byte("k"), nil) }),
-		"empty key":       s.Update(t.Context(), func(tx *Tx) error { return tx.Bucket("b").Put(nil, nil) }),
-		"long key":        s.Update(t.Context(), func(tx *Tx) error { return tx.Bucket("b").Put(make([]byte, MaxKey+1), nil) }),
+		"write in a view":       s.View(t.Context(), func(tx *Tx) error { return tx.Bucket("b").Put([]byte("k"), nil) }),
+		"bucket without a name": s.Update(t.Context(), func(tx *Tx) error { return tx.Bucket("").Put([]byte("k"), nil) }),
+		"empty key":             s.Update(t.Context(), func(tx *Tx) error { return tx.Bucket("b").Put(nil, nil) }),
+		"long key":              s.Update(t.Context(), func(tx *Tx) error { return tx.Bucket("b").Put(make([]byte, MaxKey+1), nil) }),
 		"long value": s.Update(t.Context(), func(tx *Tx) error {
 			return tx.Bucket("b").Put([]byte("k"), make([]byte, MaxValue+1))
 		}),

@@ -15,6 +15,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/sealed"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/vcm/pos"
 	"github.com/tesserae-hsm/tesserae/vcm/store"
 )
 
@@ -65,7 +66,9 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 			opened.UUID, opened.Identity.ESN, start.UUID, start.ESN)
 	}
 	p.clock = clock.NewOffset(clock.System(), opened.Time.Offset())
-	p.store, err = store.Open(ctx, store.Config{Dir: dir, Key: key.Bytes(), Counter: p.channel, Quota: start.DiskQuota, Log: log})
+	p.store, err = store.Open(ctx, store.Config{
+		Dir: dir, Key: key.Bytes(), Counter: p.channel, Quota: start.DiskQuota, Cold: []string{bucketAudit, pos.BucketResults}, Log: log,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,95 @@
+package store
+
+// batch is what the functions of one commit have written: it is in the index
+// already, with what undoes it kept aside.
+type batch struct {
+	index  *index
+	owners *owners
+	cold   map[string]bool
+	seq    uint64
+
+	changes []change // since the last commit, one for each key that was written
+	own     []change // of the function that runs, one for each write
+}
+
+// bucket returns a bucket of the index, making it.
+func (b *batch) bucket(name string) *bucket {
+	in := b.index.buckets[name]
+	if in == nil {
+		in = &bucket{name: name, cold: b.cold[name], owner: b.owners.next()}
+		b.index.buckets[name] = in
+	}
+	return in
+}
+
+func (b *batch) put(in *bucket, it item) {
+	old, had := b.index.set(in, it)
+	b.own = append(b.own, change{in, it.key(), old, had})
+}
+
+func (b *batch) delete(in *bucket, key []byte) {
+	if old, had := b.index.remove(in, key); had {
+		b.own = append(b.own, change{in, old.key(), old, true})
+	}
+}
+
+// keep takes the function's writes into the commit. A key that an earlier
+// function wrote is in it already.
+func (b *batch) keep() {
+	for _, c := range b.own {
+		if !c.had || c.old.cold || c.old.at != b.seq {
+			b.changes = append(b.changes, c)
+		}
+	}
+	b.own = emptied(b.own)
+}
+
+// drop takes the function's writes back.
+func (b *batch) drop() {
+	b.index.undo(b.own)
+	b.own = emptied(b.own)
+}
+
+// dropAll takes the whole commit back.
+func (b *batch) dropAll() {
+	b.index.undo(b.changes)
+	b.changes = emptied(b.changes)
+}
+
+// done is called once the commit is durable.
+func (b *batch) done() { b.changes = emptied(b.changes) }
+
+// emptied keeps the array for the next commit, unless this one was unusual, and
+// none of what it referred to.
+func emptied(c []change) []change {
+	if cap(c) > 8*maxBatch {
+		return nil
+	}
+	clear(c)
+	return c[:0]
+}
+
+// coldSize is the smallest value that stays in the log, in buckets where values do.
+const coldSize = 64
+
+// encode makes the commit's records. Values of cold buckets leave the memory.
+func (b *batch) encode(w *writer) {
+	for i := range b.changes {
+		c := &b.changes[i]
+		li, ii, found := c.bucket.find(c.key)
+		if !found {
+			w.delete(c.bucket, c.key)
+			continue
+		}
+		it := &c.bucket.leaves[li].items[ii]
+		if it.cold { // written twice in this commit, and done
+			continue
+		}
+		at := w.put(c.bucket, it.key(), it.value())
+		if c.bucket.cold && it.size >= coldSize {
+			it = &c.bucket.own(li).items[ii]
+			it.data, it.at, it.cold = append(make([]byte, 0, it.klen), it.key()...), at, true
+		}
+	}
+	w.seal(true)
+}
