@@ -173,7 +173,12 @@ var (
 	checkpointKey = []byte("checkpoint")
 )
 
-func entryKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte("e"), seq) }
+// EntryPrefix begins the keys of entries, which are written once and read seldom.
+const EntryPrefix = "e"
+
+func entryKey(seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, len(EntryPrefix)+8), EntryPrefix...), seq)
+}
 
 func loadLine(b Bucket, seq uint64) ([]byte, error) {
 	line, err := b.Get(entryKey(seq))

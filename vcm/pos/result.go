@@ -15,6 +15,9 @@ import (
 // a vend deletes nothing.
 const BucketResults = "results"
 
+// ResultPrefix begins the keys of the slots, which are written often and read seldom.
+const ResultPrefix = "s"
+
 // key of a caller's records: a letter, realm and name with their lengths.
 func (c Caller) key(letter byte) []byte {
 	k := make([]byte, 0, 8+len(c.Realm)+len(c.Username))

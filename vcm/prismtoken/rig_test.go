@@ -115,7 +115,11 @@ func (r *rig) open() {
 	t.Helper()
 	dir := must(os.Open(r.dir))(t)
 	defer dir.Close()
-	r.store = must(store.Open(ctx, store.Config{Dir: dir, Key: r.key, Counter: r.counter, Quota: r.quota, Cold: []string{auditBucket, pos.BucketResults}, Log: slog.New(slog.DiscardHandler)}))(t)
+	r.store = must(store.Open(ctx, store.Config{
+		Dir: dir, Key: r.key, Counter: r.counter, Quota: r.quota,
+		Cold: []store.Keys{{Bucket: auditBucket, Prefix: auditlog.EntryPrefix}, {Bucket: pos.BucketResults, Prefix: pos.ResultPrefix}},
+		Log:  slog.New(slog.DiscardHandler),
+	}))(t)
 	_, signer, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,7 @@ package store
 type batch struct {
 	index  *index
 	owners *owners
-	cold   map[string]bool
+	cold   []Keys
 	seq    uint64
 
 	changes []change // since the last commit, one for each key that was written
@@ -16,7 +16,12 @@ type batch struct {
 func (b *batch) bucket(name string) *bucket {
 	in := b.index.buckets[name]
 	if in == nil {
-		in = &bucket{name: name, cold: b.cold[name], owner: b.owners.next()}
+		in = &bucket{name: name, owner: b.owners.next()}
+		for _, c := range b.cold {
+			if c.Bucket == name {
+				in.cold = append(in.cold, c.Prefix)
+			}
+		}
 		b.index.buckets[name] = in
 	}
 	return in
@@ -69,10 +74,7 @@ func emptied(c []change) []change {
 	return c[:0]
 }
 
-// coldSize is the smallest value that stays in the log, in buckets where values do.
-const coldSize = 64
-
-// encode makes the commit's records. Values of cold buckets leave the memory.
+// encode makes the commit's records. Cold values leave the memory.
 func (b *batch) encode(w *writer) {
 	for i := range b.changes {
 		c := &b.changes[i]
@@ -86,7 +88,7 @@ func (b *batch) encode(w *writer) {
 			continue
 		}
 		at := w.put(c.bucket, it.key(), it.value())
-		if c.bucket.cold && it.size >= coldSize {
+		if c.bucket.staysInLog(it) {
 			it = &c.bucket.own(li).items[ii]
 			it.data, it.at, it.cold = append(make([]byte, 0, it.klen), it.key()...), at, true
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"sync/atomic"
 )
 
@@ -35,7 +36,7 @@ const leafMax = 64
 // costs no more than its list of leaves.
 type bucket struct {
 	name   string
-	cold   bool // values of some size stay in the log
+	cold   []string // prefixes of keys whose values stay in the log
 	owner  uint64
 	leaves []*leaf
 }
@@ -43,6 +44,21 @@ type bucket struct {
 type leaf struct {
 	owner uint64
 	items []item
+}
+
+// coldSize is the smallest value that stays in the log.
+const coldSize = 64
+
+func (b *bucket) staysInLog(it *item) bool {
+	if it.size < coldSize {
+		return false
+	}
+	for _, p := range b.cold {
+		if strings.HasPrefix(string(it.key()[:min(len(p), int(it.klen))]), p) {
+			return true
+		}
+	}
+	return false
 }
 
 // owners numbers the owners of leaves.

@@ -17,7 +17,7 @@ func TestAStoreIsAMap(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		f := newFixture(t)
 		if rapid.Bool().Draw(rt, "cold") {
-			f.cold = []string{"b"}
+			f.cold = []Keys{{"b", "a"}}
 		}
 		s := f.mustOpen(t)
 		model := map[string]string{}

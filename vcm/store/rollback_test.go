@@ -170,7 +170,7 @@ func TestChangedFilesAreRefused(t *testing.T) {
 func TestAColdValueChangedUnderTheStoreIsRefused(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	f.cold = []string{"b"}
+	f.cold = []Keys{{Bucket: "b"}}
 	s := f.mustOpen(t)
 	put(t, s, "b", "k", strings.Repeat("v", 2*coldSize))
 	file := f.copy(t)

@@ -4,7 +4,7 @@
 // It is an ordered index in memory and one append-only file of sealed records,
 // reached only through the descriptor of the data directory. A commit is the
 // keys and values that it changes, sealed together under the partition key,
-// written and synced once. Values are in memory, except those of buckets that
+// written and synced once. Values are in memory, except those that
 // Config.Cold names, which are read back from the log. When half of the log is
 // garbage, the state is written into a new one that takes the old one's name.
 //
@@ -82,11 +82,14 @@ type Config struct {
 	Key     []byte   // the partition key; not kept
 	Counter Counter
 	Quota   int64 // bytes
-	// Cold names the buckets whose larger values are read seldom: they stay in
+	// Cold names values that are read seldom: the larger ones of them stay in
 	// the log and take no memory.
-	Cold []string
+	Cold []Keys
 	Log  *slog.Logger
 }
+
+// Keys are those of a bucket that begin with Prefix.
+type Keys struct{ Bucket, Prefix string }
 
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
@@ -131,10 +134,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, key: key, broken: make(chan struct{})}
 	s.idle.L = &s.mu
 	s.writer.key = key
-	s.batch = batch{index: newIndex(), owners: new(owners), cold: map[string]bool{}}
-	for _, name := range cfg.Cold {
-		s.batch.cold[name] = true
-	}
+	s.batch = batch{index: newIndex(), owners: new(owners), cold: cfg.Cold}
 
 	counter, err := cfg.Counter.Raise(ctx, 0)
 	if err != nil {
@@ -208,7 +208,7 @@ func (s *Store) load(off int64, body []byte) error {
 			return nil
 		}
 		it := newItem(o.key, o.value, 0)
-		if b.cold && it.size >= coldSize {
+		if b.staysInLog(&it) {
 			it = newItem(o.key, nil, uint64(off)<<innerBits|uint64(o.inner))
 			it.size, it.cold = uint32(len(o.value)), true
 		}

@@ -55,7 +55,7 @@ type fixture struct {
 	counter *memCounter
 	key     []byte
 	quota   int64
-	cold    []string
+	cold    []Keys
 }
 
 func newFixture(t testing.TB) *fixture {

@@ -67,7 +67,8 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 	}
 	p.clock = clock.NewOffset(clock.System(), opened.Time.Offset())
 	p.store, err = store.Open(ctx, store.Config{
-		Dir: dir, Key: key.Bytes(), Counter: p.channel, Quota: start.DiskQuota, Cold: []string{bucketAudit, pos.BucketResults}, Log: log,
+		Dir: dir, Key: key.Bytes(), Counter: p.channel, Quota: start.DiskQuota,
+		Cold: []store.Keys{{Bucket: bucketAudit, Prefix: auditlog.EntryPrefix}, {Bucket: pos.BucketResults, Prefix: pos.ResultPrefix}}, Log: log,
 	})
 	if err != nil {
 		return nil, err
