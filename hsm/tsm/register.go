@@ -1,11 +1,12 @@
 package tsm
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"sort"
+	"slices"
 
 	"github.com/tesserae-hsm/tesserae/hsm/keyload"
 )
@@ -150,16 +151,17 @@ func eraseSlotKeys(tx Tx, slot int) (int, error) {
 // first, then by register.
 func find(tx Tx, sgc, krn int) ([]int, error) {
 	type hit struct {
-		order    string
+		order    [4]byte // digits of the base date
 		register int
 	}
-	var hits []hit
+	var few [8]hit
+	hits := few[:0]
 	prefix := indexPrefix(sgc, krn)
 	err := tx.Range(prefix, func(key, _ []byte) error {
-		hits = append(hits, hit{string(key[len(key)-8 : len(key)-4]), registerOfIndex(key)})
+		hits = append(hits, hit{[4]byte(key[len(key)-8 : len(key)-4]), registerOfIndex(key)})
 		return nil
 	})
-	sort.SliceStable(hits, func(i, j int) bool { return hits[i].order > hits[j].order })
+	slices.SortStableFunc(hits, func(a, b hit) int { return bytes.Compare(b.order[:], a.order[:]) })
 	out := make([]int, len(hits))
 	for i, h := range hits {
 		out[i] = h.register

@@ -2,10 +2,10 @@ package tsm
 
 // Request is what every token request carries besides its own fields.
 type Request struct {
-	// Actor and Note go into the audit entry: who asked and, for example, the
-	// message id of the call.
+	// Actor and Note go into the audit entry: who asked, and a name and its
+	// value, for example the message id of the call.
 	Actor string
-	Note  map[string]string
+	Note  [2]string
 }
 
 // CreditInput asks for a class 0 token: SM?VC.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -33,15 +34,35 @@ const (
 	prefixLimit = "lim/"
 )
 
+// SecretKeys are prefixes of the vault's keys whose values are secrets: a vault
+// had better not keep them in memory in the clear. The module caches what it
+// needs of them.
+func SecretKeys() []string { return []string{keyIdentity, "slot/", "reg/"} }
+
 func slotKey(n int) []byte     { return fmt.Appendf(nil, "slot/%d", n) }
-func registerKey(n int) []byte { return fmt.Appendf(nil, "reg/%03d", n) }
-func limitKey(n int) []byte    { return fmt.Appendf(nil, prefixLimit+"%03d", n) }
+func registerKey(n int) []byte { return appendDigits([]byte("reg/"), n, 3) }
+func limitKey(n int) []byte    { return appendDigits([]byte(prefixLimit), n, 3) }
+
+// appendDigits appends n with at least width digits. Every vend makes some keys,
+// for which fmt is slow.
+func appendDigits(p []byte, n, width int) []byte {
+	for limit := 10; width > 1; width-- {
+		if n < limit {
+			p = append(p, "000000000000000000"[:width-1]...)
+			break
+		}
+		limit *= 10
+	}
+	return strconv.AppendInt(p, int64(n), 10)
+}
 
 func indexPrefix(sgc, krn int) []byte {
-	if krn == 0 {
-		return fmt.Appendf(nil, prefixIndex+"%06d/", sgc)
+	p := append(make([]byte, 0, len(prefixIndex)+9), prefixIndex...)
+	p = append(appendDigits(p, sgc, 6), '/')
+	if krn != 0 {
+		p = append(strconv.AppendInt(p, int64(krn), 10), '/')
 	}
-	return fmt.Appendf(nil, prefixIndex+"%06d/%d/", sgc, krn)
+	return p
 }
 
 func indexKey(sgc, krn, bdt, register int) []byte {

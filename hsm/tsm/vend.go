@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"strconv"
 	"time"
@@ -67,8 +66,8 @@ func (m *Module) Credit(tx Tx, in CreditInput) (Issued, error) {
 	if err := v.commit(tx, k, licence); err != nil {
 		return Issued{}, err
 	}
-	return out, v.record(tx, in.Request, "token.credit", in.PAN, k, out, map[string]string{
-		"subclass": strconv.Itoa(in.SubClass), "units": strconv.FormatInt(units, 10), "tid": fmt.Sprintf("%06X", in.TID)})
+	return out, v.record(tx, in.Request, "token.credit", in.PAN, k, out,
+		[2]string{"subclass", strconv.Itoa(in.SubClass)}, [2]string{"units", strconv.FormatInt(units, 10)}, [2]string{"tid", tidText(in.TID)})
 }
 
 func amountMax(subclass int) uint32 {
@@ -128,8 +127,8 @@ func (m *Module) Management(tx Tx, in ManagementInput) (Issued, error) {
 	if err := v.commit(tx, k, licence); err != nil {
 		return Issued{}, err
 	}
-	return out, v.record(tx, in.Request, "token.management", in.PAN, k, out, map[string]string{
-		"subclass": strconv.Itoa(in.SubClass), "value": fmt.Sprintf("%04X", in.Value), "tid": fmt.Sprintf("%06X", in.TID)})
+	return out, v.record(tx, in.Request, "token.management", in.PAN, k, out,
+		[2]string{"subclass", strconv.Itoa(in.SubClass)}, [2]string{"value", fmt.Sprintf("%04X", in.Value)}, [2]string{"tid", tidText(in.TID)})
 }
 
 // vend is one token command in the making: the module, its time, the meter.
@@ -347,18 +346,30 @@ func (v *vend) commit(tx Tx, k *vendKey, l Licence) error {
 
 // record audits a token. The token itself is not in the log, only its digest:
 // enough to prove which one it was, not to use it.
-func (v *vend) record(tx Tx, r Request, kind, pan string, k *vendKey, out Issued, more map[string]string) error {
+func (v *vend) record(tx Tx, r Request, kind, pan string, k *vendKey, out Issued, more ...[2]string) error {
 	if v.m.cfg.Audit == nil {
 		return nil
 	}
 	digest := sha256.Sum256([]byte(out.Dec))
-	d := map[string]string{
-		"register": strconv.Itoa(k.register), "sgc": fmt.Sprintf("%06d", k.attr.SGC), "krn": strconv.Itoa(k.attr.KRN),
-		"ea": strconv.Itoa(int(v.ea)), "tokenSha256": hex.EncodeToString(digest[:]),
+	d := make(map[string]string, 12)
+	d["register"], d["sgc"], d["krn"] = strconv.Itoa(k.register), string(appendDigits(nil, k.attr.SGC, 6)), strconv.Itoa(k.attr.KRN)
+	d["ea"], d["tokenSha256"] = strconv.Itoa(int(v.ea)), hex.EncodeToString(digest[:])
+	for _, m := range more {
+		d[m[0]] = m[1]
 	}
-	maps.Copy(d, more)
-	maps.Copy(d, r.Note)
+	if r.Note[0] != "" {
+		d[r.Note[0]] = r.Note[1]
+	}
 	return v.m.audit(tx, Event{Kind: kind, Actor: r.Actor, Subject: pan, Detail: d})
+}
+
+func tidText(tid uint32) string {
+	const hexDigits = "0123456789ABCDEF"
+	var p [6]byte
+	for i := range p {
+		p[i] = hexDigits[tid>>(20-4*i)&15]
+	}
+	return string(p[:])
 }
 
 // rnd returns a token's random nibble.

@@ -246,7 +246,7 @@ func TestNoLogNoToken(t *testing.T) {
 		}
 	}).with(group(123456, func(g *kmc.Group) { g.ULM = 1000 }))
 	in := r.creditInput()
-	in.Actor, in.Note = "user1", map[string]string{"messageId": "m-1"}
+	in.Actor, in.Note = "user1", [2]string{"messageId", "m-1"}
 	out, err := r.credit(in)
 	if err != nil {
 		t.Fatal(err)

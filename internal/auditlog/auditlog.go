@@ -86,7 +86,8 @@ func (l *Log) Grown() <-chan struct{} { return l.grown }
 
 // Append adds e in the caller's transaction and returns its sequence number.
 func (l *Log) Append(b Bucket, e Entry) (seq uint64, err error) {
-	st, err := loadState(b)
+	var space [64]hash
+	st, err := loadStateIn(b, space[:0])
 	if err != nil {
 		return 0, err
 	}
@@ -203,7 +204,11 @@ type state struct {
 
 const stateVersion = 1
 
-func loadState(b Bucket) (st state, err error) {
+func loadState(b Bucket) (state, error) { return loadStateIn(b, nil) }
+
+// loadStateIn is loadState that puts the hashes behind space if it has room for
+// them and one more.
+func loadStateIn(b Bucket, space []hash) (st state, err error) {
 	p, err := b.Get(stateKey)
 	if err != nil || p == nil {
 		return state{}, err
@@ -220,15 +225,18 @@ func loadState(b Bucket) (st state, err error) {
 	if len(p) != (n+m)*hashSize || st.first > st.size || st.exported > st.size || st.checked > st.size {
 		return state{}, bad
 	}
-	take := func(n int) []hash {
-		out := make([]hash, n, n+1)
-		for i := range out {
-			copy(out[i][:], p[i*hashSize:])
-		}
-		p = p[n*hashSize:]
-		return out
+	if cap(space)-len(space) < n+m+1 {
+		space = make([]hash, 0, n+m+1)
 	}
-	st.frontier, st.expired = take(n), take(m)
+	for i := range m + n { // the frontier last, where it can grow
+		from := (n + i) * hashSize
+		if i >= m {
+			from = (i - m) * hashSize
+		}
+		space = append(space, hash(p[from:from+hashSize]))
+	}
+	all := space[len(space)-n-m:]
+	st.expired, st.frontier = all[:m:m], all[m:]
 	return st, nil
 }
 

@@ -40,13 +40,14 @@ func (r Record) Marshal() ([]byte, error) {
 	if r.Kind == "" || r.Time.Year() < 1 || r.Time.Year() > 9999 {
 		return nil, errkind.Errorf(errkind.Invalid, "a log entry needs a kind and a time between the years 1 and 9999")
 	}
-	p := strconv.AppendUint(nil, r.Seq, 10)
+	p := strconv.AppendUint(make([]byte, 0, 320), r.Seq, 10)
 	p = append(p, ' ')
 	p = r.Time.UTC().AppendFormat(p, timeLayout)
 	for _, s := range []string{r.Kind, r.Actor, r.Subject} {
 		p = appendWord(append(p, ' '), s)
 	}
-	names := make([]string, 0, len(r.Detail))
+	var few [16]string
+	names := few[:0]
 	for name := range r.Detail {
 		names = append(names, name)
 	}

@@ -92,40 +92,42 @@ func kindOf(class, subclass int) (kind, error) {
 // encode turns an amount into the token's field, in the customer's favour.
 func (k kind) encode(amount float64) (field uint32, err error) {
 	const name = "transferAmount"
-	got := strconv.FormatFloat(amount, 'g', -1, 64)
+	outOfRange := func(name, expected string) error {
+		return outOfRange(name, strconv.FormatFloat(amount, 'g', -1, 64), expected)
+	}
 	switch k.coding {
 	case codedUnits, codedWatt:
 		units, err := sts.UnitsOfFloat(amount)
 		if err != nil {
-			return 0, outOfRange(name, got, "0.."+strconv.Itoa(sts.MaxUnits))
+			return 0, outOfRange(name, "0.."+strconv.Itoa(sts.MaxUnits))
 		}
 		a, err := sts.EncodeAmount(units)
 		if err != nil {
-			return 0, outOfRange(name, got, "0.."+strconv.Itoa(sts.MaxUnits))
+			return 0, outOfRange(name, "0.."+strconv.Itoa(sts.MaxUnits))
 		}
 		return uint32(a), nil
 	case codedCurrency:
 		expected := fmt.Sprintf("-%g..%g", maxCurrency, maxCurrency)
 		if !(math.Abs(amount) <= maxCurrency) { // also NaN
-			return 0, outOfRange(name, got, expected)
+			return 0, outOfRange(name, expected)
 		}
 		c, err := sts.CurrencyOfFloat(amount)
 		if err != nil {
-			return 0, outOfRange(name, got, expected)
+			return 0, outOfRange(name, expected)
 		}
 		a, err := sts.EncodeCurrency(c)
 		if err != nil {
-			return 0, outOfRange(name, got, expected)
+			return 0, outOfRange(name, expected)
 		}
 		return uint32(a), nil
 	case codedPlain:
 		if !(amount >= 0 && amount <= math.MaxUint16) || amount != math.Trunc(amount) {
-			return 0, outOfRange(name, got, "an integer 0..65535")
+			return 0, outOfRange(name, "an integer 0..65535")
 		}
 		return uint32(amount), nil
 	default:
 		if amount != 0 {
-			return 0, outOfRange(name, got, "0")
+			return 0, outOfRange(name, "0")
 		}
 		return 0, nil
 	}

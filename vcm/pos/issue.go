@@ -108,7 +108,7 @@ func (s *Service) CheckProprietary() error {
 }
 
 func auditOf(c Caller, messageID string) tsm.Request {
-	return tsm.Request{Actor: c.Realm + ":" + c.Username, Note: map[string]string{"message": messageID}}
+	return tsm.Request{Actor: c.Realm + ":" + c.Username, Note: [2]string{"message", messageID}}
 }
 
 // commit runs make in a transaction, keeps its result in the same one, and

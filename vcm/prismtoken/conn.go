@@ -20,7 +20,18 @@ type conn struct {
 	idle atomic.Int64
 	// ending: no further message is read.
 	ending atomic.Bool
+
+	// What was read ahead: most messages come whole in one read.
+	ahead  [readAhead]byte
+	unread []byte
+
+	header   [frameHeader]byte
+	readSet  time.Time // when the deadline for the next message was set; zero: another one is set
+	writeSet time.Time
 }
+
+// readAhead is more than most messages have.
+const readAhead = 1 << 10
 
 func newConn(s *Server, raw net.Conn) *conn {
 	c := &conn{server: s, raw: raw, tls: tls.Server(raw, s.tls)}
@@ -66,17 +77,25 @@ func (c *conn) serve(ctx, calls context.Context) {
 // connection is of no more use.
 func (c *conn) exchange(calls context.Context) error {
 	s := c.server
-	var header [frameHeader]byte
-	c.raw.SetReadDeadline(time.Now().Add(s.limits.Idle))
+	if now := time.Now(); now.Sub(c.readSet) > s.limits.Idle/16 { // setting one is not free
+		c.raw.SetReadDeadline(now.Add(s.limits.Idle))
+		c.readSet = now
+	}
 	if c.ending.Load() { // asked after the deadline is set, see finish
 		return nil
 	}
-	n, err := c.tls.Read(header[:])
-	if err != nil {
-		return err
+	if len(c.unread) == 0 {
+		n, err := c.tls.Read(c.ahead[:])
+		if err != nil {
+			return err
+		}
+		c.unread = c.ahead[:n]
 	}
-	c.raw.SetReadDeadline(time.Now().Add(s.limits.Frame))
-	size, err := frameSize(c.tls, &header, n, s.limits.FrameSize)
+	if !wholeFrame(c.unread) {
+		c.raw.SetReadDeadline(time.Now().Add(s.limits.Frame))
+		c.readSet = time.Time{}
+	}
+	size, err := frameSize(c, &c.header, 0, s.limits.FrameSize)
 	if err != nil {
 		return err
 	}
@@ -93,16 +112,30 @@ func (c *conn) exchange(calls context.Context) error {
 			s.codecs.Put(x)
 		}
 	}()
-	if err := x.read(c.tls, size); err != nil {
+	if err := x.read(c, size); err != nil {
 		return err
 	}
 	c.idle.Store(0)
-	defer func() { c.idle.Store(time.Now().UnixNano()) }()
 	s.requests.Add(1)
 	out := s.answer(calls, x)
-	c.raw.SetWriteDeadline(time.Now().Add(s.limits.Write))
+	now := time.Now()
+	if now.Sub(c.writeSet) > s.limits.Write/16 {
+		c.raw.SetWriteDeadline(now.Add(s.limits.Write))
+		c.writeSet = now
+	}
 	_, err = c.tls.Write(out)
+	c.idle.Store(now.UnixNano())
 	return err
+}
+
+// Read gives what was read ahead first.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.unread) == 0 {
+		return c.tls.Read(p)
+	}
+	n := copy(p, c.unread)
+	c.unread = c.unread[n:]
+	return n, nil
 }
 
 // refuse tells the client why its frame cannot be read, before the connection

@@ -32,6 +32,11 @@ func (e *frameError) Error() string {
 	return fmt.Sprintf("frame of %d bytes: expected 0..%d", e.size, e.limit)
 }
 
+// wholeFrame reports whether p has all of the frame that it begins with.
+func wholeFrame(p []byte) bool {
+	return len(p) >= frameHeader && uint64(len(p)-frameHeader) >= uint64(binary.BigEndian.Uint32(p))
+}
+
 // frameSize completes a header of which have octets were read.
 func frameSize(r io.Reader, header *[frameHeader]byte, have, limit int) (int, error) {
 	if _, err := io.ReadFull(r, header[have:]); err != nil {

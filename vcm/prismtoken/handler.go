@@ -33,7 +33,6 @@ type handler struct {
 var _ prismtoken1.TokenApi = (*handler)(nil)
 
 var (
-	identPattern   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_\-.,]{0,39}$`)
 	versionPattern = regexp.MustCompile(`^(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})$`)
 	culturePattern = regexp.MustCompile(`^[a-zA-Z]{2}(-[a-zA-Z]{2})?$`)
 )
@@ -71,10 +70,25 @@ func outOfRange(name string, got any, expected string) error {
 }
 
 func checkIdent(name, value string) error {
-	if identPattern.MatchString(value) {
+	if isIdent(value) {
 		return nil
 	}
 	return outOfRange(name, value, "1 to 40 letters, digits and _ - . , starting with a letter or digit")
+}
+
+func isIdent(s string) bool {
+	if len(s) < 1 || len(s) > 40 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case i > 0 && (c == '_' || c == '-' || c == '.' || c == ','):
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // session returns whose token this is.

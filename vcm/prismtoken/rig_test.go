@@ -117,7 +117,10 @@ func (r *rig) open() {
 	defer dir.Close()
 	r.store = must(store.Open(ctx, store.Config{
 		Dir: dir, Key: r.key, Counter: r.counter, Quota: r.quota,
-		Cold: []store.Keys{{Bucket: auditBucket, Prefix: auditlog.EntryPrefix}, {Bucket: pos.BucketResults, Prefix: pos.ResultPrefix}},
+		Cold: []store.Keys{ // as vcmd has them
+			{Bucket: auditBucket, Prefix: auditlog.EntryPrefix}, {Bucket: pos.BucketResults, Prefix: pos.ResultPrefix},
+			{Bucket: moduleBucket, Prefix: "reg/"}, {Bucket: moduleBucket, Prefix: "slot/"}, {Bucket: moduleBucket, Prefix: "id"},
+		},
 		Log:  slog.New(slog.DiscardHandler),
 	}))(t)
 	_, signer, err := ed25519.GenerateKey(rand.Reader)

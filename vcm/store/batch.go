@@ -1,5 +1,7 @@
 package store
 
+import "slices"
+
 // batch is what the functions of one commit have written: it is in the index
 // already, with what undoes it kept aside.
 type batch struct {
@@ -10,6 +12,7 @@ type batch struct {
 
 	changes []change // since the last commit, one for each key that was written
 	own     []change // of the function that runs, one for each write
+	arena   arena    // what was written, until the commit is done
 }
 
 // bucket returns a bucket of the index, making it.
@@ -27,7 +30,8 @@ func (b *batch) bucket(name string) *bucket {
 	return in
 }
 
-func (b *batch) put(in *bucket, it item) {
+func (b *batch) put(in *bucket, key, value []byte) {
+	it := newItem(b.arena.take(len(key)+len(value)), key, value, b.seq)
 	old, had := b.index.set(in, it)
 	b.own = append(b.own, change{in, it.key(), old, had})
 }
@@ -58,11 +62,14 @@ func (b *batch) drop() {
 // dropAll takes the whole commit back.
 func (b *batch) dropAll() {
 	b.index.undo(b.changes)
-	b.changes = emptied(b.changes)
+	b.done()
 }
 
-// done is called once the commit is durable.
-func (b *batch) done() { b.changes = emptied(b.changes) }
+// done is called once the commit is durable, or was taken back.
+func (b *batch) done() {
+	b.changes = emptied(b.changes)
+	b.arena.wipe()
+}
 
 // emptied keeps the array for the next commit, unless this one was unusual, and
 // none of what it referred to.
@@ -88,10 +95,55 @@ func (b *batch) encode(w *writer) {
 			continue
 		}
 		at := w.put(c.bucket, it.key(), it.value())
-		if c.bucket.staysInLog(it) {
-			it = &c.bucket.own(li).items[ii]
+		it = &c.bucket.own(li).items[ii]
+		if c.bucket.staysInLog(it.key(), int(it.size)) {
 			it.data, it.at, it.cold = append(make([]byte, 0, it.klen), it.key()...), at, true
+		} else { // out of the arena
+			it.data = append(make([]byte, 0, len(it.data)), it.data...)
 		}
 	}
 	w.seal(true)
+}
+
+// arena gives out memory that is taken back all at once.
+type arena struct {
+	blocks [][]byte
+	used   int // blocks in use; the last of them has room
+}
+
+const (
+	arenaBlock = 16 << 10
+	arenaKept  = 16 // blocks
+)
+
+// take returns an empty slice with room for n bytes.
+func (a *arena) take(n int) []byte {
+	if a.used > 0 {
+		last := &a.blocks[a.used-1]
+		if at := len(*last); at+n <= cap(*last) {
+			*last = (*last)[:at+n]
+			return (*last)[at : at : at+n]
+		}
+	}
+	if n > arenaBlock/4 {
+		return make([]byte, 0, n)
+	}
+	if a.used == len(a.blocks) {
+		a.blocks = append(a.blocks, make([]byte, 0, arenaBlock))
+	}
+	a.used++
+	a.blocks[a.used-1] = a.blocks[a.used-1][:n]
+	return a.blocks[a.used-1][:0:n]
+}
+
+// wipe takes everything back and overwrites it.
+func (a *arena) wipe() {
+	for i := range a.used {
+		clear(a.blocks[i])
+		a.blocks[i] = a.blocks[i][:0]
+	}
+	a.used = 0
+	if len(a.blocks) > arenaKept {
+		a.blocks = slices.Clone(a.blocks[:arenaKept])
+	}
 }

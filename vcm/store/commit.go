@@ -147,6 +147,7 @@ func (s *Store) commit(all []*request) {
 		}
 	}
 	if len(s.batch.changes) == 0 {
+		s.batch.done()
 		s.state.Unlock()
 		return
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"slices"
-	"strings"
 	"sync/atomic"
 )
 
@@ -22,10 +21,10 @@ func (it *item) value() []byte { return it.data[it.klen:len(it.data):len(it.data
 // cost is the space that the item takes in a log without garbage, at most.
 func (it *item) cost() int64 { return int64(it.klen) + int64(it.size) + opCost }
 
-func newItem(key, value []byte, commit uint64) item {
-	data := make([]byte, len(key)+len(value))
-	copy(data[copy(data, key):], value)
-	return item{data: data, at: commit, size: uint32(len(value)), klen: uint16(len(key))}
+// newItem makes an item in data, which has room for both.
+func newItem(data, key, value []byte, at uint64) item {
+	data = append(append(data, key...), value...)
+	return item{data: data, at: at, size: uint32(len(value)), klen: uint16(len(key))}
 }
 
 // leafMax is how many items a leaf holds.
@@ -49,12 +48,12 @@ type leaf struct {
 // coldSize is the smallest value that stays in the log.
 const coldSize = 64
 
-func (b *bucket) staysInLog(it *item) bool {
-	if it.size < coldSize {
+func (b *bucket) staysInLog(key []byte, size int) bool {
+	if size < coldSize {
 		return false
 	}
 	for _, p := range b.cold {
-		if strings.HasPrefix(string(it.key()[:min(len(p), int(it.klen))]), p) {
+		if len(key) >= len(p) && string(key[:len(p)]) == p {
 			return true
 		}
 	}

@@ -82,8 +82,8 @@ type Config struct {
 	Key     []byte   // the partition key; not kept
 	Counter Counter
 	Quota   int64 // bytes
-	// Cold names values that are read seldom: the larger ones of them stay in
-	// the log and take no memory.
+	// Cold names values that are read seldom, or are secrets: but for short ones
+	// they stay in the log, sealed, and take no memory.
 	Cold []Keys
 	Log  *slog.Logger
 }
@@ -207,10 +207,12 @@ func (s *Store) load(off int64, body []byte) error {
 			s.batch.index.remove(b, o.key)
 			return nil
 		}
-		it := newItem(o.key, o.value, 0)
-		if b.staysInLog(&it) {
-			it = newItem(o.key, nil, uint64(off)<<innerBits|uint64(o.inner))
+		var it item
+		if b.staysInLog(o.key, len(o.value)) {
+			it = newItem(make([]byte, 0, len(o.key)), o.key, nil, uint64(off)<<innerBits|uint64(o.inner))
 			it.size, it.cold = uint32(len(o.value)), true
+		} else {
+			it = newItem(make([]byte, 0, len(o.key)+len(o.value)), o.key, o.value, 0)
 		}
 		s.batch.index.set(b, it)
 		return nil

@@ -112,7 +112,7 @@ func (b *Bucket) Put(key, value []byte) error {
 	if b.in == nil {
 		b.in = b.tx.batch.bucket(b.name)
 	}
-	b.tx.batch.put(b.in, newItem(key, value, b.tx.batch.seq))
+	b.tx.batch.put(b.in, key, value)
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 	"github.com/tesserae-hsm/tesserae/internal/auditlog"
 	"github.com/tesserae-hsm/tesserae/internal/clock"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
@@ -68,7 +69,7 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 	p.clock = clock.NewOffset(clock.System(), opened.Time.Offset())
 	p.store, err = store.Open(ctx, store.Config{
 		Dir: dir, Key: key.Bytes(), Counter: p.channel, Quota: start.DiskQuota,
-		Cold: []store.Keys{{Bucket: bucketAudit, Prefix: auditlog.EntryPrefix}, {Bucket: pos.BucketResults, Prefix: pos.ResultPrefix}}, Log: log,
+		Cold: cold(), Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -77,6 +78,15 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 		return nil, err
 	}
 	return p, nil
+}
+
+// cold are the values that the store does not keep in memory.
+func cold() []store.Keys {
+	keys := []store.Keys{{Bucket: bucketAudit, Prefix: auditlog.EntryPrefix}, {Bucket: pos.BucketResults, Prefix: pos.ResultPrefix}}
+	for _, prefix := range tsm.SecretKeys() {
+		keys = append(keys, store.Keys{Bucket: bucketModule, Prefix: prefix})
+	}
+	return keys
 }
 
 // openLog makes the log's key, which lives as long as the partition, and has
