@@ -213,9 +213,8 @@ func loadStateIn(b Bucket, space []hash) (st state, err error) {
 	if err != nil || p == nil {
 		return state{}, err
 	}
-	bad := errkind.Errorf(errkind.Integrity, "the log's state record is malformed")
 	if len(p) < 33 || p[0] != stateVersion {
-		return state{}, bad
+		return state{}, errkind.Errorf(errkind.Integrity, "the log's state record is malformed")
 	}
 	for i, v := range []*uint64{&st.size, &st.first, &st.exported, &st.checked} {
 		*v = binary.BigEndian.Uint64(p[1+8*i:])
@@ -223,7 +222,7 @@ func loadStateIn(b Bucket, space []hash) (st state, err error) {
 	p = p[33:]
 	n, m := frontierLen(st.size), frontierLen(st.first)
 	if len(p) != (n+m)*hashSize || st.first > st.size || st.exported > st.size || st.checked > st.size {
-		return state{}, bad
+		return state{}, errkind.Errorf(errkind.Integrity, "the log's state record is malformed")
 	}
 	if cap(space)-len(space) < n+m+1 {
 		space = make([]hash, 0, n+m+1)

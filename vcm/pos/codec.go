@@ -26,9 +26,8 @@ func encodeTokens(dst []byte, tokens []Token) []byte {
 }
 
 func decodeTokens(src []byte) ([]Token, error) {
-	bad := errkind.Errorf(errkind.Integrity, "stored tokens: malformed record")
 	if len(src) < 2 || src[0] != tokensVersion || src[1] > maxTokens {
-		return nil, bad
+		return nil, errkind.Errorf(errkind.Integrity, "stored tokens: malformed record")
 	}
 	out := make([]Token, src[1])
 	r := tokenReader{buf: src[2:]}
@@ -36,7 +35,7 @@ func decodeTokens(src []byte) ([]Token, error) {
 		tokenFields(&r, &out[i])
 	}
 	if r.failed || len(r.buf) != 0 {
-		return nil, bad
+		return nil, errkind.Errorf(errkind.Integrity, "stored tokens: malformed record")
 	}
 	return out, nil
 }

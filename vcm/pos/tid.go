@@ -171,20 +171,23 @@ func (m *memory) encode(dst []byte) []byte {
 	return dst
 }
 
+func badMemory() error {
+	return errkind.Errorf(errkind.Integrity, "token identifiers of a meter: malformed record")
+}
+
 // decodeMemory reads what encode wrote; nothing stored is an empty memory.
 func decodeMemory(src []byte) (memory, error) {
 	var m memory
 	if len(src) == 0 {
 		return m, nil
 	}
-	bad := errkind.Errorf(errkind.Integrity, "token identifiers of a meter: malformed record")
 	if src[0] != memoryVersion {
-		return m, bad
+		return m, badMemory()
 	}
 	src = src[1:]
 	for _, l := range []*list{&m.ordinary, &m.named, &m.special} {
 		if len(src) < 5 || len(src) < 5+4*int(src[4]) || src[4] > remembered {
-			return memory{}, bad
+			return memory{}, badMemory()
 		}
 		l.floor = binary.BigEndian.Uint32(src)
 		n := int(src[4])
@@ -194,12 +197,12 @@ func decodeMemory(src []byte) (memory, error) {
 			l.minutes[i] = binary.BigEndian.Uint32(src[4*i:])
 		}
 		if !slices.IsSorted(l.minutes) {
-			return memory{}, bad
+			return memory{}, badMemory()
 		}
 		src = src[4*n:]
 	}
 	if len(src) != 0 {
-		return memory{}, bad
+		return memory{}, badMemory()
 	}
 	return m, nil
 }

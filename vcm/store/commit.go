@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"syscall"
 
@@ -19,7 +20,7 @@ type request struct {
 	fn     func(*Tx) error
 	shrink bool
 
-	wake     chan bool // true: lead the next commit; false: the outcome is there
+	wake     chan struct{} // closed once the outcome is there; nil: this caller leads
 	err      error
 	panicked *panicked
 }
@@ -27,7 +28,7 @@ type request struct {
 type panicked struct{ value any }
 
 // update queues r. The first caller commits; those that come meanwhile form the
-// next batch, and the first of them commits that.
+// next batch.
 func (s *Store) update(ctx context.Context, r *request) error {
 	s.mu.Lock()
 	switch {
@@ -41,23 +42,22 @@ func (s *Store) update(ctx context.Context, r *request) error {
 	lead := !s.leading
 	s.leading = true
 	if !lead {
-		r.wake = make(chan bool, 1)
+		r.wake = make(chan struct{})
 	}
 	s.queue = append(s.queue, r)
 	s.mu.Unlock()
 
-	if !lead {
+	if lead {
+		s.lead(r)
+	} else {
 		select {
-		case lead = <-r.wake:
+		case <-r.wake:
 		case <-ctx.Done():
 			if s.withdraw(r) {
 				return errkind.Errorf(errkind.Unavailable, "store: %w", ctx.Err())
 			}
-			lead = <-r.wake
+			<-r.wake
 		}
-	}
-	if lead {
-		s.lead(r)
 	}
 	if r.panicked != nil {
 		panic(r.panicked.value)
@@ -67,22 +67,33 @@ func (s *Store) update(ctx context.Context, r *request) error {
 
 func errClosed() error { return errkind.Errorf(errkind.Unavailable, "the store is closed") }
 
-// withdraw takes r out of the queue unless its outcome or its turn to lead is
-// already on the way.
+// withdraw takes r out of the queue unless its commit has begun.
 func (s *Store) withdraw(r *request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.Index(s.queue, r)
-	if i < 0 || len(r.wake) > 0 {
+	if i < 0 {
 		return false
 	}
 	s.queue = slices.Delete(s.queue, i, i+1)
 	return true
 }
 
-// lead commits the batch that r heads, then appoints the next leader. If the
-// log has too much garbage, it is compacted in between.
+// lead commits the batch that r heads. If more have come meanwhile, it does not
+// keep r's caller waiting for them.
 func (s *Store) lead(r *request) {
+	if s.round(r) {
+		go func() { // ends before Close, which waits for the leader
+			for s.round(nil) {
+			}
+		}()
+	}
+}
+
+// round commits what is queued and reports whether there is more to do; if not,
+// the next caller leads.
+func (s *Store) round(own *request) bool {
+	runtime.Gosched() // who is about to call shall share the commit
 	s.mu.Lock()
 	n := min(len(s.queue), maxBatch)
 	all := slices.Clone(s.queue[:n])
@@ -98,33 +109,25 @@ func (s *Store) lead(r *request) {
 	} else {
 		s.commit(all)
 	}
-	compact := failed == nil && s.wasteful()
-	if !compact {
-		s.next()
-	}
 	for _, q := range all {
-		if q != r {
-			q.wake <- false
+		if q != own {
+			close(q.wake)
 		}
 	}
-	if compact {
-		go func() { // ends before Close, which waits for the leader
-			s.compact()
-			s.next()
-		}()
+	if failed == nil && s.wasteful() {
+		if own != nil {
+			return true
+		}
+		s.compact()
 	}
-}
-
-// next appoints the next leader.
-func (s *Store) next() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.queue) > 0 {
-		s.queue[0].wake <- true
-		return
+		return true
 	}
 	s.leading = false
 	s.idle.Broadcast()
+	return false
 }
 
 // commit runs the functions of all and makes what they wrote durable. Readers
