@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -32,6 +33,16 @@ func BenchmarkIssueCreditToken1(b *testing.B)   { benchmarkIssue(b, 1) }
 func BenchmarkIssueCreditToken8(b *testing.B)   { benchmarkIssue(b, 8) }
 func BenchmarkIssueCreditToken64(b *testing.B)  { benchmarkIssue(b, 64) }
 func BenchmarkIssueCreditToken256(b *testing.B) { benchmarkIssue(b, 256) }
+
+// BenchmarkIssueCreditTokenInMemory64 leaves out the disk: its store is on a tmpfs.
+func BenchmarkIssueCreditTokenInMemory64(b *testing.B) {
+	dir, err := os.MkdirTemp("/dev/shm", "tesserae")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	benchmarkIssue(b, 64, func(r *rig) { r.dir = dir })
+}
 
 // BenchmarkSignIn is what two cores can sign in while nothing else happens.
 func BenchmarkSignIn(b *testing.B) {
@@ -74,8 +85,8 @@ func BenchmarkSignInWhileVending(b *testing.B) {
 	wg.Wait()
 }
 
-func benchmarkIssue(b *testing.B, clients int) {
-	r := newRig(b, func(r *rig) { r.quota = 1 << 30 })
+func benchmarkIssue(b *testing.B, clients int, change ...func(*rig)) {
+	r := newRig(b, append(change, func(r *rig) { r.quota = 1 << 30 })...)
 	r.load(group(123456, 1))
 	r.user("vending", accounts.RoleIssueCredit)
 	token := r.signIn(r.client(), "vending")

@@ -121,7 +121,7 @@ func (r *rig) open() {
 			{Bucket: auditBucket, Prefix: auditlog.EntryPrefix}, {Bucket: pos.BucketResults, Prefix: pos.ResultPrefix},
 			{Bucket: moduleBucket, Prefix: "reg/"}, {Bucket: moduleBucket, Prefix: "slot/"}, {Bucket: moduleBucket, Prefix: "id"},
 		},
-		Log:  slog.New(slog.DiscardHandler),
+		Log: slog.New(slog.DiscardHandler),
 	}))(t)
 	_, signer, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

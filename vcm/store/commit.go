@@ -206,6 +206,11 @@ func (s *Store) commitFailed(cause error) error {
 	default:
 		return errkind.Errorf(errkind.Unavailable, "the store could not be written, nothing was changed: %w", cause)
 	}
+	return s.fail(cause)
+}
+
+// fail ends the store.
+func (s *Store) fail(cause error) error {
 	err := errkind.Errorf(errkind.Unavailable, "the store failed, the VCM must be started again: %w", cause)
 	s.mu.Lock()
 	s.failed = err

@@ -21,10 +21,15 @@ func (s *Store) wasteful() bool {
 func (s *Store) growStep() int64 { return s.cfg.Quota / 32 }
 
 // compact writes the state into a new log and puts that in the place of the
-// old one. The caller leads: nobody else writes. A failure costs nothing but
-// the space that was to be won; it is tried again later.
+// old one. The caller leads: nobody else writes. A failure before that costs
+// nothing but the space that was to be won; it is tried again later.
 func (s *Store) compact() {
 	if err := s.rewrite(); err != nil {
+		var uncertain errUncertain
+		if errors.As(err, &uncertain) { // which log a restart would find
+			_ = s.fail(err)
+			return
+		}
 		s.retry = s.log.end + s.cfg.Quota/16
 		s.cfg.Log.Error("the store could not be compacted", "err", errors.Join(err, removeNew(s.cfg.Dir)))
 		return

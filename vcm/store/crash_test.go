@@ -85,6 +85,10 @@ func writeUntilKilled(dir string) error {
 					if err := tx.Bucket("first").Put([]byte(key), []byte(key)); err != nil {
 						return err
 					}
+					// Overwritten each time, so that compactions are killed too.
+					if err := tx.Bucket("third").Put([]byte{byte(w)}, make([]byte, 100<<10)); err != nil {
+						return err
+					}
 					return tx.Bucket("second").Put([]byte(key), []byte(key))
 				})
 				mu.Lock()

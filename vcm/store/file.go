@@ -125,7 +125,7 @@ func (l *logFile) install(dir *os.File) error {
 		return errkind.Errorf(errkind.Internal, "put the new store in place: %w", err)
 	}
 	if err := dir.Sync(); err != nil {
-		return errkind.Errorf(errkind.Internal, "sync the data directory: %w", err)
+		return errUncertain{errkind.Errorf(errkind.Internal, "sync the data directory: %w", err)}
 	}
 	return nil
 }

@@ -62,6 +62,7 @@ func TestAStoreIsAMap(t *testing.T) {
 				}
 				s = f.mustOpen(t)
 			},
+			"compact": func(*rapid.T) { s.compact() }, // nobody else uses the store
 			"": func(rt *rapid.T) {
 				err := s.View(t.Context(), func(tx *Tx) error {
 					compare(rt, tx.Bucket("b"), model, "")

@@ -1,0 +1,132 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Values are overwritten many times over the quota: the log stays small, and
+// readers of any age see what belongs together.
+func TestCompactionBoundsTheLogAndDisturbsNobody(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.quota, f.cold = 2<<20, []Keys{{Bucket: "cold"}}
+	s := f.mustOpen(t)
+	const keys, rounds = 200, 60
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				err := s.View(t.Context(), func(tx *Tx) error {
+					seen := map[string]string{}
+					for _, name := range []string{"warm", "cold"} {
+						err := tx.Bucket(name).Range(nil, func(k, v []byte) error {
+							if other, ok := seen[string(k)]; ok && other != string(v) {
+								t.Errorf("key %s has values of two commits", k)
+							}
+							seen[string(k)] = string(v)
+							return nil
+						})
+						if err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	value := func(round, key int) []byte { return []byte(strings.Repeat(fmt.Sprintf("%d/%d ", round, key), 100)) }
+	files := map[uint64]bool{}
+	for round := range rounds {
+		for from := 0; from < keys; from += 20 {
+			err := s.Update(t.Context(), func(tx *Tx) error {
+				for key := from; key < from+20; key++ {
+					for _, name := range []string{"warm", "cold"} {
+						if err := tx.Bucket(name).Put(fmt.Appendf(nil, "%03d", key), value(round, key)); err != nil {
+							return err
+						}
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := os.Stat(f.file())
+			if err != nil || st.Size() > f.quota+f.quota/4 {
+				t.Fatalf("the log has %d bytes with a quota of %d, %v", st.Size(), f.quota, err)
+			}
+		}
+		s.state.Lock()
+		files[uint64(s.log.id[0])<<8|uint64(s.log.id[1])] = true
+		s.state.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+	if len(files) < 5 {
+		t.Errorf("%d bytes were written into %d files", rounds*keys*2*600, len(files))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = f.mustOpen(t)
+	for _, name := range []string{"warm", "cold"} {
+		for key := range keys {
+			if got := get(t, s, name, fmt.Sprintf("%03d", key)); got != string(value(rounds-1, key)) {
+				t.Fatalf("%s/%03d = %.20q", name, key, got)
+			}
+		}
+	}
+}
+
+// A crash in a compaction leaves the old log in place, and the new one beside it.
+func TestAnUnfinishedCompactionIsRemoved(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.life(t, "v")
+	unfinished := filepath.Join(f.dir, newName)
+	if err := os.WriteFile(unfinished, f.copy(t)[:80], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, f.mustOpen(t), "b", "k"); got != "v" {
+		t.Errorf("k = %q", got)
+	}
+	if _, err := os.Stat(unfinished); !os.IsNotExist(err) {
+		t.Errorf("the unfinished log is still there: %v", err)
+	}
+}
+
+// A log from before a compaction is an old copy like any other.
+func TestTheLogFromBeforeACompactionIsRefused(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.mustOpen(t)
+	put(t, s, "b", "k", "1")
+	before := f.copy(t)
+	s.compact() // nobody else uses the store
+	put(t, s, "b", "k", "2")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	after := f.copy(t)
+	f.restore(t, before)
+	f.mustRefuse(t, "rolled back")
+	// Nor does its end fit to the new one.
+	f.restore(t, append(after[:spans(t, after)[0].to:spans(t, after)[0].to], before[spans(t, before)[1].from:]...))
+	f.mustRefuse(t, "")
+}
