@@ -14,6 +14,9 @@ import (
 // maxBatch bounds how many updates share a commit.
 const maxBatch = 512
 
+// fewWaiting is below how many updates the leader lets others run first.
+const fewWaiting = 16
+
 // request is one caller's update. The leader of a commit owns those of its
 // batch; its callers read them after wake.
 type request struct {
@@ -93,8 +96,12 @@ func (s *Store) lead(r *request) {
 // round commits what is queued and reports whether there is more to do; if not,
 // the next caller leads.
 func (s *Store) round(own *request) bool {
-	runtime.Gosched() // who is about to call shall share the commit
 	s.mu.Lock()
+	if len(s.queue) < fewWaiting {
+		s.mu.Unlock()
+		runtime.Gosched() // who is about to call shall share the commit
+		s.mu.Lock()
+	}
 	n := min(len(s.queue), maxBatch)
 	all := slices.Clone(s.queue[:n])
 	s.queue = slices.Delete(s.queue, 0, n)

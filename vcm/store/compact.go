@@ -18,7 +18,7 @@ func (s *Store) wasteful() bool {
 }
 
 // growStep is how much space a large log takes at a time.
-func (s *Store) growStep() int64 { return s.cfg.Quota / 32 }
+func (s *Store) growStep() int64 { return min(s.cfg.Quota/32, 256<<10) }
 
 // compact writes the state into a new log and puts that in the place of the
 // old one. The caller leads: nobody else writes. A failure before that costs
@@ -80,13 +80,11 @@ func (s *Store) copyTo(l *logFile, names []string) (places []uint64, err error) 
 	w.begin(l, s.seq)
 	defer w.trim()
 	flush := func() error {
-		if err := l.grow(int64(len(w.out)), 0); err != nil {
-			return err
-		}
 		if _, err := l.f.WriteAt(w.out, l.end); err != nil {
 			return err
 		}
 		l.end += int64(len(w.out))
+		l.size = l.end
 		w.out = w.out[:0]
 		return nil
 	}

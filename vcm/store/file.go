@@ -159,27 +159,37 @@ func readHead(f *os.File, key *sealed.Key) (*logFile, error) {
 	return l, nil
 }
 
-// grow allocates space for more bytes ahead, so that most commits change
-// nothing of the file but its content.
+// grow writes zeros ahead for more bytes, so that most commits change nothing of
+// the file but its content: then a sync need not write the file system's journal.
 func (l *logFile) grow(more int64, step int64) error {
 	need := l.end + more
 	if need <= l.size {
 		return nil
 	}
 	size := need + min(max(l.end/2, step/8), step)
-	switch err := unix.Fallocate(int(l.f.Fd()), 0, l.size, size-l.size); {
-	case errors.Is(err, unix.EOPNOTSUPP):
-		l.size = need // the write makes room
-	case err != nil:
-		if err := unix.Fallocate(int(l.f.Fd()), 0, l.size, need-l.size); err != nil {
+	if err := l.fill(size); err != nil {
+		if size = need; l.fill(size) != nil { // perhaps there is just enough room
 			return err
 		}
-		l.size = need
-	default:
-		l.size = size
+	}
+	l.size = size
+	return nil
+}
+
+// fill writes zeros from the end of what was filled to size.
+func (l *logFile) fill(size int64) error {
+	for from := l.size; from < size; {
+		n := min(size-from, int64(len(zeros)))
+		if _, err := l.f.WriteAt(zeros[:n], from); err != nil {
+			return err
+		}
+		from += n
 	}
 	return nil
 }
+
+// zeros is never written to.
+var zeros [64 << 10]byte
 
 // errUncertain wraps the failure of a write whose outcome is not known.
 type errUncertain struct{ error }
