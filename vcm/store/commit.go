@@ -15,7 +15,7 @@ import (
 const maxBatch = 512
 
 // fewWaiting is below how many updates the leader lets others run first.
-const fewWaiting = 16
+const fewWaiting = 32
 
 // request is one caller's update. The leader of a commit owns those of its
 // batch; its callers read them after wake.
