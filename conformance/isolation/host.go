@@ -46,7 +46,7 @@ func (p *platform) host() (_ *host, err error) {
 	key := 1 + rand.IntN(1<<30)
 	id, err := unix.SysvShmGet(key, 4096, unix.IPC_CREAT|unix.IPC_EXCL|0o600)
 	if err != nil {
-		return nil, fmt.Errorf("System V shared memory: %w", err)
+		return nil, fmt.Errorf("shared memory (System V): %w", err)
 	}
 	h.args["shm"] = fmt.Sprint(key)
 	h.undo = append(h.undo, func() error {

@@ -95,7 +95,7 @@ func (t *replay) tokenService(ctx context.Context) error {
 	id := vending.MessageID()
 	issued, err := at.API.IssueCreditToken(ctx, id, at.Token, meter, 0, 10, 0, 0)
 	if err != nil {
-		return fmt.Errorf("A's own vend: %w", err)
+		return fmt.Errorf("vend as A: %w", err)
 	}
 	// Positive control: all of it is good at A's.
 	if _, err := at.API.FetchTokenResult_(ctx, vending.MessageID(), at.Token, id); err != nil {
