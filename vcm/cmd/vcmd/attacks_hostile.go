@@ -26,7 +26,7 @@ import (
 // attacks are what a VCM does that was taken over. Each leaves the host as it was.
 var attacks = map[string]func(map[string]string) (string, error){
 	// the neighbour
-	"read-file":    func(a map[string]string) (string, error) { return read(filepath.Join(a["dir"], "store.db")) },
+	"read-file":    func(a map[string]string) (string, error) { return read(filepath.Join(a["dir"], "store.log")) },
 	"read-environ": func(a map[string]string) (string, error) { return readProc(a["pid"], "environ") },
 	"read-cmdline": func(a map[string]string) (string, error) { return readProc(a["pid"], "cmdline") },
 	"read-memory":  readMemory,
@@ -410,7 +410,7 @@ func anotherFilter(map[string]string) (string, error) {
 
 // bigFile makes the store's own file larger than any store.
 func bigFile(map[string]string) (string, error) {
-	fd, err := unix.Openat(vcmcontrol.DataDirFD, "store.db", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(vcmcontrol.DataDirFD, "store.log", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
