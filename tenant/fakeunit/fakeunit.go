@@ -49,6 +49,9 @@ type Unit struct {
 	network  *setup.Network
 	licences []string
 	resets   int
+	// restarting: the next call finds that the platform starts over, as a reset
+	// breaks connections.
+	restarting bool
 }
 
 // MakerRoot makes a maker's root key and writes its public half to dir.

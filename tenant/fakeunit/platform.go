@@ -28,6 +28,10 @@ type platform struct{ *Unit }
 func (p *platform) Info(context.Context) (*setup.Info, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.restarting {
+		p.restarting = false
+		return nil, errkind.Errorf(errkind.Unavailable, "the platform starts over")
+	}
 	network := "127.77.0.0/16"
 	if p.network != nil && p.resets > 0 && p.network.Address != "" {
 		network = p.network.Address
@@ -61,6 +65,7 @@ func (p *platform) Reset(context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.resets++
+	p.restarting = true
 	return nil
 }
 
@@ -83,6 +88,7 @@ func (p *platform) FactoryState(context.Context) error {
 	}
 	clear(p.vcms)
 	p.licences, p.network = nil, nil
+	p.restarting = true
 	return nil
 }
 
