@@ -14,6 +14,9 @@ import (
 // reportTimeout bounds a report to the orchestrator.
 const reportTimeout = 10 * time.Second
 
+// endGrace is how long the end of the socket may take after a call failed for it.
+const endGrace = time.Second
+
 // control is the socket to the orchestrator.
 type control struct {
 	conn   *fdrpc.Conn
@@ -77,8 +80,19 @@ func (c *control) serving() (*module, error) {
 	return c.module, nil
 }
 
+// reportReady fails only while there is an orchestrator that could be told: one
+// that goes away meanwhile is noticed by live, and ends the VCM as at any time.
 func (c *control) reportReady(ctx context.Context, r vcmcontrol.Ready) error {
-	return c.report(ctx, vcmcontrol.MethodReady, r)
+	err := c.report(ctx, vcmcontrol.MethodReady, r)
+	if err == nil {
+		return nil
+	}
+	select {
+	case <-c.ended:
+		return nil
+	case <-time.After(endGrace):
+		return err
+	}
 }
 
 // reportFailure tells why there will be no VCM. Trying again can help only
