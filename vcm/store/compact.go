@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"os"
 	"slices"
 )
 
@@ -20,27 +21,29 @@ func (s *Store) wasteful() bool {
 // growStep is how much space a large log takes at a time.
 func (s *Store) growStep() int64 { return min(s.cfg.Quota/32, 256<<10) }
 
-// compact writes the state into a new log and puts that in the place of the
-// old one. The caller leads: nobody else writes. A failure before that costs
-// nothing but the space that was to be won; it is tried again later.
+// compact writes the state into the other file and goes on with that. The caller
+// leads: nobody else writes. A failure before that costs nothing but the space
+// that was to be won; it is tried again later.
+//
+// Both files exist as long as the store is open, and no other is made: a sandbox
+// may take the right to make files away.
 func (s *Store) compact() {
 	if err := s.rewrite(); err != nil {
-		var uncertain errUncertain
-		if errors.As(err, &uncertain) { // which log a restart would find
-			_ = s.fail(err)
-			return
-		}
 		s.retry = s.log.end + s.cfg.Quota/16
-		s.cfg.Log.Error("the store could not be compacted", "err", errors.Join(err, removeNew(s.cfg.Dir)))
+		s.cfg.Log.Error("the store could not be compacted", "err", err)
 		return
 	}
 	s.retry = 0
 }
 
 func (s *Store) rewrite() error {
-	l, err := newFile(s.cfg.Dir, s.key)
+	spare := s.spare.Swap(nil)
+	if spare == nil {
+		return errors.New("readers still use the log from before the last compaction")
+	}
+	l, err := newFile(spare, s.key)
 	if err != nil {
-		return err
+		return errors.Join(err, s.retire(spare))
 	}
 	// Only the leader changes the index, so it is read without the lock.
 	names := make([]string, 0, len(s.batch.index.buckets))
@@ -50,10 +53,11 @@ func (s *Store) rewrite() error {
 	slices.Sort(names)
 	places, err := s.copyTo(l, names)
 	if err == nil {
-		err = l.install(s.cfg.Dir)
+		// The directory too: the file may be as young as this process.
+		err = errors.Join(l.f.Sync(), s.cfg.Dir.Sync())
 	}
 	if err != nil {
-		return errors.Join(err, l.release())
+		return errors.Join(err, s.retire(spare))
 	}
 	s.state.Lock()
 	for _, name := range names {
@@ -67,9 +71,26 @@ func (s *Store) rewrite() error {
 		}
 	}
 	old := s.log
+	old.after = s.retire
 	s.log = l
 	s.state.Unlock()
 	return old.release()
+}
+
+// retire makes a file the spare one when its last reader has left. It is emptied
+// first: of two whole files, that with the newer commits is the store.
+func (s *Store) retire(f *os.File) error {
+	err := f.Truncate(0)
+	s.state.Lock()
+	closed := s.log == nil
+	if !closed {
+		s.spare.Store(f)
+	}
+	s.state.Unlock()
+	if closed {
+		err = errors.Join(err, f.Close())
+	}
+	return err
 }
 
 // copyTo writes every item into l as one commit and returns the new places of

@@ -67,9 +67,11 @@ func TestCompactionBoundsTheLogAndDisturbsNobody(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			st, err := os.Stat(f.file())
-			if err != nil || st.Size() > f.quota+f.quota/4 {
-				t.Fatalf("the log has %d bytes with a quota of %d, %v", st.Size(), f.quota, err)
+			for _, name := range []string{fileName, newName} {
+				st, err := os.Stat(filepath.Join(f.dir, name))
+				if err != nil || st.Size() > f.quota+f.quota/4 {
+					t.Fatalf("%s has %d bytes with a quota of %d, %v", name, st.Size(), f.quota, err)
+				}
 			}
 		}
 		s.state.Lock()
@@ -106,7 +108,7 @@ func TestAnUnfinishedCompactionIsRemoved(t *testing.T) {
 	if got := get(t, f.mustOpen(t), "b", "k"); got != "v" {
 		t.Errorf("k = %q", got)
 	}
-	if _, err := os.Stat(unfinished); !os.IsNotExist(err) {
+	if st, err := os.Stat(unfinished); err != nil || st.Size() > 0 {
 		t.Errorf("the unfinished log is still there: %v", err)
 	}
 }
@@ -129,4 +131,59 @@ func TestTheLogFromBeforeACompactionIsRefused(t *testing.T) {
 	// Nor does its end fit to the new one.
 	f.restore(t, append(after[:spans(t, after)[0].to:spans(t, after)[0].to], before[spans(t, before)[1].from:]...))
 	f.mustRefuse(t, "")
+}
+
+// A process that ends after a compaction, without being able to tidy up, leaves
+// the state in the other file; the next one finds it, whatever the first holds.
+func TestTheStateIsFoundInTheOtherFile(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	other := filepath.Join(f.dir, newName)
+	s := f.mustOpen(t)
+	put(t, s, "b", "k", "1")
+	before := f.copy(t)
+	s.compact() // nobody else uses the store
+	put(t, s, "b", "k", "2")
+	after, err := os.ReadFile(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first := f.copy(t); len(first) > 0 {
+		t.Errorf("the log from before still has %d bytes", len(first))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		what         string
+		first, other []byte
+	}{
+		{"emptied", nil, after},
+		{"not emptied yet", before, after},
+		{"tidied", after, nil},
+		{"beside one from before", after, before},
+		{"beside an unfinished one", after, before[:100]},
+		{"beside the same once again", after, after},
+	} {
+		f.restore(t, tc.first)
+		if err := os.WriteFile(other, tc.other, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := f.mustOpen(t)
+		if got := get(t, s, "b", "k"); got != "2" {
+			t.Errorf("%s: k = %q", tc.what, got)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(other); !os.IsNotExist(err) {
+			t.Errorf("%s: the other file is still there: %v", tc.what, err)
+		}
+	}
+	// Both from before: rolled back all the same.
+	f.restore(t, nil)
+	if err := os.WriteFile(other, before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.mustRefuse(t, "rolled back")
 }

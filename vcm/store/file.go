@@ -18,13 +18,14 @@ import (
 
 const (
 	fileName = "store.log"
-	// newName is a file that is being made; it becomes fileName when it is whole.
+	// newName is the other file: empty, being made, or, since the last compaction,
+	// the one with the state. It gets fileName when the store is opened or closed.
 	newName = "store.new"
 	// lockWait is how long a process waits for the one before it to end.
 	lockWait = time.Second
 )
 
-// logFile is one file of records. Its last user closes it.
+// logFile is one file of records. Its last user gives it away.
 type logFile struct {
 	f    *os.File
 	id   [idSize]byte
@@ -32,14 +33,18 @@ type logFile struct {
 	size int64 // space that is allocated already
 	prev tag   // of the last record
 	refs atomic.Int32
+	// after is what the last user does with the file.
+	after func(*os.File) error
 }
 
 func (l *logFile) release() error {
 	if l.refs.Add(-1) > 0 {
 		return nil
 	}
-	return l.f.Close()
+	return l.after(l.f)
 }
+
+func closeFile(f *os.File) error { return f.Close() }
 
 // at opens name in the directory, and nothing else.
 func at(dir *os.File, name string, flag int, mode os.FileMode) (*os.File, error) {
@@ -90,22 +95,25 @@ func isCurrent(dir, f *os.File) (bool, error) {
 	return named.Ino == open.Ino && named.Dev == open.Dev, nil
 }
 
-// newFile makes a file without commits beside the store.
-func newFile(dir *os.File, key *sealed.Key) (_ *logFile, err error) {
+// newSpare makes the other file, empty.
+func newSpare(dir *os.File) (*os.File, error) {
 	f, err := at(dir, newName, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	l := &logFile{f: f}
-	l.refs.Store(1)
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-		}
-	}()
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// newFile makes f, which is the other file, a log without commits.
+func newFile(f *os.File, key *sealed.Key) (*logFile, error) {
+	if err := f.Truncate(0); err != nil {
 		return nil, err
 	}
+	l := &logFile{f: f, after: closeFile}
+	l.refs.Store(1)
 	_, _ = rand.Read(l.id[:])
 	l.prev = tag(l.id)
 	head := append(append([]byte(fileMagic), key.Commitment()...), l.id[:]...)
@@ -116,18 +124,46 @@ func newFile(dir *os.File, key *sealed.Key) (_ *logFile, err error) {
 	return l, nil
 }
 
-// install makes the new file durable and puts it in the store's place.
-func (l *logFile) install(dir *os.File) error {
-	if err := l.f.Sync(); err != nil {
-		return errkind.Errorf(errkind.Internal, "sync the new store: %w", err)
-	}
+// install puts the other file in the store's place.
+func install(dir *os.File) error {
 	if err := unix.Renameat(int(dir.Fd()), newName, int(dir.Fd()), fileName); err != nil {
 		return errkind.Errorf(errkind.Internal, "put the new store in place: %w", err)
 	}
 	if err := dir.Sync(); err != nil {
-		return errUncertain{errkind.Errorf(errkind.Internal, "sync the data directory: %w", err)}
+		return errkind.Errorf(errkind.Internal, "sync the data directory: %w", err)
 	}
 	return nil
+}
+
+// adopt puts the other file in the store's place if it holds the state: that of a
+// compaction, and what was committed since. current is the store's.
+func adopt(dir, current *os.File, key *sealed.Key) (adopted bool, err error) {
+	f, err := at(dir, newName, unix.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, errkind.Errorf(errkind.Internal, "look for a newer store: %w", err)
+	}
+	defer f.Close()
+	newer, whole := newest(f, key)
+	if !whole {
+		return false, removeNew(dir) // empty, or of a compaction that was interrupted
+	}
+	if older, whole := newest(current, key); whole && older > newer {
+		return false, removeNew(dir) // of one before
+	}
+	return true, install(dir)
+}
+
+// newest is the last commit of a file; whole is false if it has none that opens.
+func newest(f *os.File, key *sealed.Key) (seq uint64, whole bool) {
+	l, err := readHead(f, key)
+	if err != nil {
+		return 0, false
+	}
+	seq, err = l.replay(key, func(int64, []byte) error { return nil })
+	return seq, err == nil
 }
 
 func removeNew(dir *os.File) error {
@@ -153,7 +189,7 @@ func readHead(f *os.File, key *sealed.Key) (*logFile, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Internal, "look at the store: %w", err)
 	}
-	l := &logFile{f: f, id: [idSize]byte(head[headSize-idSize:]), end: int64(headSize), size: st.Size()}
+	l := &logFile{f: f, id: [idSize]byte(head[headSize-idSize:]), end: int64(headSize), size: st.Size(), after: closeFile}
 	l.prev = tag(l.id)
 	l.refs.Store(1)
 	return l, nil
@@ -241,7 +277,7 @@ func (l *logFile) record(key *sealed.Key, off int64, dst []byte) (h recordHeader
 }
 
 // replay reads the commits in order. base is the first one, which was whole
-// before the file got its name; only what comes after may be unfinished.
+// before the file was the store's; only what comes after may be unfinished.
 func (l *logFile) replay(key *sealed.Key, apply func(off int64, body []byte) error) (seq uint64, err error) {
 	type staged struct {
 		off  int64

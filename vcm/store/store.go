@@ -122,6 +122,8 @@ type Store struct {
 	batch batch
 	log   *logFile
 	seq   uint64 // the newest durable commit
+	// spare is the other file, for the next compaction; nil while readers use it.
+	spare atomic.Pointer[os.File]
 
 	// These belong to the leader.
 	writer writer
@@ -165,7 +167,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // openLog reads the log, making it if the device's counter says that there
 // never was one.
 func (s *Store) openLog(counter uint64) error {
-	f, err := openLocked(s.cfg.Dir)
+	f, err := s.openCurrent()
 	if errors.Is(err, fs.ErrNotExist) {
 		if counter > 0 {
 			return errkind.Errorf(errkind.Integrity,
@@ -180,8 +182,8 @@ func (s *Store) openLog(counter uint64) error {
 		_ = f.Close()
 		return err
 	}
-	if err = removeNew(s.cfg.Dir); err == nil {
-		s.seq, err = s.log.replay(s.key, s.load)
+	if s.seq, err = s.log.replay(s.key, s.load); err == nil {
+		err = s.keepSpare()
 	}
 	if err != nil {
 		_ = s.log.release()
@@ -189,18 +191,53 @@ func (s *Store) openLog(counter uint64) error {
 	return err
 }
 
+// openCurrent opens the file with the state, which may be the other one.
+func (s *Store) openCurrent() (*os.File, error) {
+	f, err := openLocked(s.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	adopted, err := adopt(s.cfg.Dir, f, s.key)
+	if err == nil && !adopted {
+		return f, nil
+	}
+	_ = f.Close()
+	if err != nil {
+		return nil, err
+	}
+	return openLocked(s.cfg.Dir)
+}
+
+func (s *Store) keepSpare() error {
+	f, err := newSpare(s.cfg.Dir)
+	if err != nil {
+		return errkind.Errorf(errkind.Internal, "make the store's other file: %w", err)
+	}
+	s.spare.Store(f)
+	return nil
+}
+
 // create makes an empty log: whole under its name, or not there.
 func (s *Store) create() error {
-	l, err := newFile(s.cfg.Dir, s.key)
+	f, err := newSpare(s.cfg.Dir)
+	if err != nil {
+		return errkind.Errorf(errkind.Internal, "make the store: %w", err)
+	}
+	l, err := newFile(f, s.key)
 	if err == nil {
-		if _, err = s.copyTo(l, nil); err == nil {
-			err = l.install(s.cfg.Dir)
-		}
-		if err != nil {
-			_ = l.release()
-		}
+		_, err = s.copyTo(l, nil)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = install(s.cfg.Dir)
+	}
+	if err == nil {
+		err = s.keepSpare()
 	}
 	if err != nil {
+		_ = f.Close()
 		return errkind.Errorf(errkind.Internal, "make the store: %w", err)
 	}
 	s.log = l
@@ -300,10 +337,29 @@ func (s *Store) Close() error {
 	log := s.log
 	s.log = nil
 	s.state.Unlock()
-	if err := log.release(); err != nil {
+	err := s.tidy(log)
+	if spare := s.spare.Swap(nil); spare != nil {
+		err = errors.Join(err, spare.Close())
+	}
+	if err = errors.Join(err, log.release()); err != nil {
 		return errkind.Errorf(errkind.Internal, "close the store: %w", err)
 	}
 	return raiseErr
+}
+
+// tidy leaves one file, of the store's name, where files may be made and removed
+// still; else the next process that opens the store does.
+func (s *Store) tidy(log *logFile) error {
+	current, err := isCurrent(s.cfg.Dir, log.f)
+	switch {
+	case err != nil:
+		return err
+	case current:
+		_ = removeNew(s.cfg.Dir)
+	default:
+		_ = install(s.cfg.Dir)
+	}
+	return nil
 }
 
 // DiskUsed is the space in use, in bytes.
