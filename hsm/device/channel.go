@@ -25,6 +25,7 @@ type channel struct {
 	share    []byte // sealed to the unit; checked at attached
 	attached time.Time
 	speed    *share
+	rated    hsmapi.Speed // what speed was made of
 	conn     *fdrpc.Conn
 
 	holds bool          // guarded by Unit.mu: this channel was given the key
@@ -64,7 +65,7 @@ func (u *Unit) newChannel(in hsmapi.Attach, uc *net.UnixConn) (*channel, error) 
 	}
 	ch := &channel{
 		u: u, uuid: p.UUID, moduleID: p.ModuleID, share: slices.Clone(in.Share), attached: now,
-		speed: newShare(in.Speed), gone: make(chan struct{}),
+		speed: newShare(in.Speed), rated: in.Speed, gone: make(chan struct{}),
 	}
 	ch.conn = fdrpc.New(uc, ch.handle)
 	u.channels[ch] = struct{}{}
@@ -197,7 +198,7 @@ func (ch *channel) opened() (fdrpc.Reply, error) {
 	return fdrpc.Reply{
 		Body: hsmapi.Opened{
 			UUID: p.UUID, ModuleID: p.ModuleID, Identity: u.identity(), Counter: u.counters.value(p.ModuleID),
-			Time: u.rtc.both(), Created: p.Created, TestMode: u.cfg.TestMode,
+			Time: u.rtc.both(), Created: p.Created, TestMode: u.cfg.TestMode, Speed: ch.rated,
 		},
 		Files: []*os.File{f},
 	}, nil

@@ -221,6 +221,7 @@ type Opened struct {
 	Time     Time      `json:"time"`
 	Created  time.Time `json:"created"`
 	TestMode bool      `json:"testMode"` // CTS mode: the unit was started with it
+	Speed    Speed     `json:"speed"`
 }
 
 // SignModule asks for a signature over a module's public key record.

@@ -55,7 +55,6 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.open()
-	t.Cleanup(func() { r.store.Close() })
 	return r
 }
 
@@ -66,10 +65,11 @@ func (r *rig) open() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	defer dir.Close()
+	r.t.Cleanup(func() { dir.Close() }) // after the store
 	if r.store, err = store.Open(ctx, store.Config{Dir: dir, Key: r.key, Counter: r.counter, Quota: 16 << 20, Log: slog.New(slog.DiscardHandler)}); err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Cleanup(func() { r.store.Close() })
 	audit := func(_ *store.Tx, e auditlog.Entry) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()

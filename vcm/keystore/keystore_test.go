@@ -89,7 +89,7 @@ func must[T any](v T, err error) func(t testing.TB) T {
 func newRig(t *testing.T, registers int) *rig {
 	t.Helper()
 	dir := must(os.Open(t.TempDir()))(t)
-	defer dir.Close()
+	t.Cleanup(func() { dir.Close() }) // after the store
 	key := make([]byte, 32)
 	rand.Read(key)
 	s := must(store.Open(ctx, store.Config{Dir: dir, Key: key, Counter: new(counter), Quota: 64 << 20, Log: slog.New(slog.DiscardHandler)}))(t)

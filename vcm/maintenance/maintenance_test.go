@@ -36,7 +36,7 @@ func TestMode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dir.Close()
+	t.Cleanup(func() { dir.Close() }) // after the store
 	key := make([]byte, 32)
 	rand.Read(key)
 	s, err := store.Open(t.Context(), store.Config{Dir: dir, Key: key, Counter: new(counter), Quota: 1 << 20, Log: slog.New(slog.DiscardHandler)})

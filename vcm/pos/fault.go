@@ -128,15 +128,39 @@ func outOfRange(name string, got any, expected string) *Fault {
 	return Faultf(ParamRange, name, got, expected)
 }
 
-// ModuleFault turns the security module's refusal into a fault.
-func ModuleFault(err error) error {
+// FaultOf is the one way from any error to what a client is told of it. What is
+// nobody's business outside of the VCM has no text of its own: the key says what
+// the client can do, and the log has the cause.
+func FaultOf(err error) *Fault {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
 	var e *tsm.Error
-	if !errors.As(err, &e) {
-		return err
+	if errors.As(err, &e) {
+		return moduleFault(e.Code, e.Text, err)
 	}
-	text := "STS API error " + e.Code.Identifier()
-	if e.Code == tsm.CodeExtended {
-		text = e.Text
+	switch kind := errkind.Of(err); kind {
+	case errkind.Unavailable: // nothing was issued, and may be later
+		return moduleFault(tsm.CodeDeviceFailure, "", err)
+	case errkind.Limit: // the speed rating or the disk quota
+		return moduleFault(tsm.CodeVendInhibited, "", err)
+	default:
+		return &Fault{Key: ServiceFailure, Args: []string{kind.String(), "the cause is in the module's log"}, err: err}
 	}
-	return &Fault{Key: SecurityModule, Args: []string{string(e.Code), text}, err: err}
+}
+
+// moduleFault is the security module's answer with a code; text counts for an
+// extended error.
+func moduleFault(code tsm.Code, text string, cause error) *Fault {
+	if code != tsm.CodeExtended {
+		text = "STS API error " + code.Identifier()
+	}
+	return &Fault{Key: SecurityModule, Args: []string{string(code), clip(text)}, err: cause}
+}
+
+// unknownOutcome is the fault of a commit of which nobody can say whether it is
+// on the disk until the VCM has been started again.
+func unknownOutcome(err error) *Fault {
+	return &Fault{Key: ServiceFailure, Args: []string{errkind.Of(err).String(), "whether tokens were issued is unknown; fetch the result"}, err: err}
 }

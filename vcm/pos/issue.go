@@ -132,8 +132,15 @@ func (s *Service) commit(ctx context.Context, c Caller, messageID string, make f
 // explain turns an error of the transaction into a client's fault.
 func (s *Service) explain(ctx context.Context, err error) error {
 	var gone *missingKey
-	if !errors.As(err, &gone) {
-		return ModuleFault(err)
+	var refused *tsm.Error
+	switch {
+	case errors.As(err, &gone):
+	case errors.As(err, &refused):
+		return FaultOf(err)
+	case s.store.Failed() != nil:
+		return unknownOutcome(err)
+	default:
+		return err
 	}
 	reason := "not in the security module"
 	if s.keys != nil {

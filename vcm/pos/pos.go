@@ -56,7 +56,9 @@ type Config struct {
 	Clock        clock.Clock
 	FirmwareID   string
 	TestMode     bool // CTS mode
-	Log          *slog.Logger
+	// Audit appends to the audit log in the caller's transaction.
+	Audit accounts.AuditFunc
+	Log   *slog.Logger
 }
 
 // Service issues tokens. It is safe for concurrent use.
@@ -69,6 +71,7 @@ type Service struct {
 	clock        clock.Clock
 	firmware     string
 	testMode     bool
+	audit        accounts.AuditFunc
 	idSM         string // the module's identity record, which every token names
 	log          *slog.Logger
 	progress     progress
@@ -81,7 +84,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{
 		store: cfg.Store, module: cfg.Module, moduleBucket: cfg.ModuleBucket, keys: cfg.Keys,
-		prefs: cfg.Preferences, clock: cfg.Clock, firmware: cfg.FirmwareID, testMode: cfg.TestMode,
+		prefs: cfg.Preferences, clock: cfg.Clock, firmware: cfg.FirmwareID, testMode: cfg.TestMode, audit: cfg.Audit,
 		idSM: cfg.Module.IDSM(), log: cfg.Log,
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -91,6 +92,7 @@ type rig struct {
 	module *fakeModule
 	clock  *clock.Fake
 	prefs  *accounts.Preferences
+	log    []auditlog.Entry
 }
 
 func newRig(t *testing.T, testMode bool) *rig {
@@ -100,7 +102,7 @@ func newRig(t *testing.T, testMode bool) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dir.Close()
+	t.Cleanup(func() { dir.Close() }) // after the store
 	key := make([]byte, 32)
 	rand.Read(key)
 	r := &rig{t: t, module: new(fakeModule), clock: clock.NewFake(epoch)}
@@ -115,6 +117,7 @@ func newRig(t *testing.T, testMode bool) *rig {
 	r.prefs = a.Preferences()
 	r.Service, err = pos.New(pos.Config{
 		Store: r.store, Module: r.module, ModuleBucket: "module", Preferences: r.prefs, Clock: r.clock, TestMode: testMode, FirmwareID: "STS64V10",
+		Audit: func(_ *store.Tx, e auditlog.Entry) error { r.log = append(r.log, e); return nil },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -293,7 +296,7 @@ func TestCompact(t *testing.T) {
 func TestResetTIDs(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	_, err := newRig(t, false).ResetTIDs(ctx, "*")
+	_, err := newRig(t, false).ResetTIDs(ctx, vending, "reset", "*")
 	wantFault(t, "outside test mode", err, pos.Disabled, "Feature disabled: ")
 	r := newRig(t, true)
 	first, err := r.credit(vending, "m", 7)
@@ -301,14 +304,18 @@ func TestResetTIDs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{"", "12x", strings.Repeat("1", 19)} {
-		_, err := r.ResetTIDs(ctx, bad)
+		_, err := r.ResetTIDs(ctx, vending, "reset", bad)
 		wantFault(t, "pattern", err, pos.ParamRange, "'panPattern'")
 	}
-	if got, err := r.ResetTIDs(ctx, "9*"); err != nil || got == nil || len(got) != 0 {
+	if got, err := r.ResetTIDs(ctx, vending, "reset", "9*"); err != nil || got == nil || len(got) != 0 {
 		t.Errorf("no meter matches: %v, %v", got, err)
 	}
-	if got, err := r.ResetTIDs(ctx, "600727*"); err != nil || !slices.Equal(got, []string{first.DRN}) {
+	if got, err := r.ResetTIDs(ctx, vending, "reset", "600727*"); err != nil || !slices.Equal(got, []string{first.DRN}) {
 		t.Errorf("reset %v, %v", got, err)
+	}
+	want := auditlog.Entry{Time: epoch, Kind: "tid.reset", Actor: "local:vending", Subject: "600727*", Detail: map[string]string{"message": "reset", "meters": "1"}}
+	if len(r.log) != 2 || !reflect.DeepEqual(r.log[1], want) {
+		t.Errorf("the audit log has %v, expected a reset of none and %v", r.log, want)
 	}
 	if again, err := r.credit(vending, "m", 7); err != nil || again.TID != first.TID {
 		t.Errorf("after the reset the identifier is %d, before it %d: %v", again.TID, first.TID, err)

@@ -58,7 +58,7 @@ func (s *Service) verification(m *meter, token sts.Token, got tsm.Verified) (Ver
 	case tsm.CodeKeyExpired:
 		return Verification{Result: VerifyKeyExpired}, nil
 	default:
-		return Verification{}, ModuleFault(&tsm.Error{Code: got.Result, Text: "the token cannot be verified"})
+		return Verification{}, FaultOf(&tsm.Error{Code: got.Result, Text: "the token cannot be verified"})
 	}
 	k, err := kindOf(got.Class, got.SubClass)
 	if err != nil {

@@ -52,15 +52,9 @@ func (h *handler) exception(err error) *prismtoken1.ApiException {
 	if err == nil {
 		return nil
 	}
-	var f *pos.Fault
-	if !errors.As(err, &f) {
-		kind := errkind.Of(err)
-		text := err.Error()
-		if kind == errkind.Internal || kind == errkind.Integrity {
-			h.log.Error("a call failed", "error", err)
-			text = "the cause is in the module's log"
-		}
-		f = pos.Faultf(pos.ServiceFailure, kind, text)
+	f := pos.FaultOf(err)
+	if f.Key == pos.ServiceFailure {
+		h.log.Error("a call failed", "error", errors.Unwrap(f))
 	}
 	return &prismtoken1.ApiException{ECode: string(f.Key), EMsgEn: f.Error()}
 }
@@ -258,7 +252,7 @@ func (h *handler) LoadTransactionLicense(ctx context.Context, messageID, accessT
 		return false, outOfRange("licenseText", strconv.Itoa(len(text))+" bytes", "at most "+strconv.Itoa(maxLicence))
 	}
 	if _, err := h.module.LoadLicence(tsm.By(ctx, accounts.Realm+":"+ses.Username), text); err != nil {
-		return false, pos.ModuleFault(err)
+		return false, err
 	}
 	return true, nil
 }

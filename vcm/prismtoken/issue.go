@@ -179,5 +179,5 @@ func (h *handler) CtsResetTidList(ctx context.Context, messageID, accessToken, p
 	if err := checkIdent("messageId", messageID); err != nil {
 		return nil, err
 	}
-	return h.pos.ResetTIDs(ctx, panPattern)
+	return h.pos.ResetTIDs(ctx, callerOf(ses), messageID, panPattern)
 }

@@ -114,7 +114,7 @@ func (r *rig) open() {
 	t, ctx := r.t, context.Background()
 	t.Helper()
 	dir := must(os.Open(r.dir))(t)
-	defer dir.Close()
+	t.Cleanup(func() { dir.Close() }) // after the store
 	r.store = must(store.Open(ctx, store.Config{
 		Dir: dir, Key: r.key, Counter: r.counter, Quota: r.quota,
 		Cold: []store.Keys{ // as vcmd has them
@@ -143,7 +143,7 @@ func (r *rig) open() {
 	}))(t)
 	r.pos = must(pos.New(pos.Config{
 		Store: r.store, Module: r.module, ModuleBucket: moduleBucket, Keys: r.keys, Preferences: prefs, Clock: r.clock,
-		FirmwareID: "STS64V10", TestMode: r.testMode,
+		FirmwareID: "STS64V10", TestMode: r.testMode, Audit: audit,
 	}))(t)
 	r.cert = must(servercert.Open(ctx, servercert.Config{
 		Store: r.store, Audit: audit, Preferences: prefs, Clock: clock.System(), Names: []string{"127.0.0.1"},

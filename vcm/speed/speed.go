@@ -44,6 +44,7 @@ type Limiter struct {
 	leasing  chan struct{} // one at a time, first come, first served
 	want     int           // of the next lease; by whoever is leasing
 	last     time.Time     // of the last lease
+	silent   atomic.Bool   // the unit did not answer the last lease
 }
 
 // New returns a limiter. patience 0 is DefaultPatience.
@@ -55,7 +56,8 @@ func New(from Lessor, patience time.Duration) *Limiter {
 }
 
 // Take waits until the VCM may issue another token. The kind of its error is
-// Limit when the rating is used up for longer than the patience.
+// Limit when the rating is used up for longer than the patience, Unavailable when
+// the unit does not answer.
 func (l *Limiter) Take(ctx context.Context) error {
 	if l.takeLeft() {
 		return nil
@@ -66,7 +68,7 @@ func (l *Limiter) Take(ctx context.Context) error {
 	case l.leasing <- struct{}{}:
 		defer func() { <-l.leasing }()
 	case <-timer.C:
-		return l.usedUp()
+		return l.givenUp()
 	case <-ctx.Done():
 		return errkind.Errorf(errkind.Unavailable, "the service is stopping")
 	}
@@ -80,7 +82,7 @@ func (l *Limiter) Take(ctx context.Context) error {
 		case <-again.C:
 		case <-timer.C:
 			again.Stop()
-			return l.usedUp()
+			return l.givenUp()
 		case <-ctx.Done():
 			again.Stop()
 			return errkind.Errorf(errkind.Unavailable, "the service is stopping")
@@ -89,7 +91,11 @@ func (l *Limiter) Take(ctx context.Context) error {
 	return nil
 }
 
-func (l *Limiter) usedUp() error {
+// givenUp says why nothing came within the patience.
+func (l *Limiter) givenUp() error {
+	if l.silent.Load() {
+		return errkind.Errorf(errkind.Unavailable, "the unit does not answer; is hsmd running?")
+	}
 	return errkind.Errorf(errkind.Limit,
 		"the speed rating of this VCM is used up: no capacity within %s; vend slower, or ask the provider for a higher rating", l.patience)
 }
@@ -116,7 +122,12 @@ func (l *Limiter) lease(ctx context.Context) (granted bool, pause time.Duration,
 	} else {
 		l.want = max(l.want/2, 1)
 	}
+	// A lease takes microseconds: a unit that is silent for longer is not there, and
+	// those who wait for their turn shall know before they give up.
+	ctx, cancel := context.WithTimeout(ctx, l.patience/3*2)
+	defer cancel()
 	got, err := l.from.Lease(ctx, l.want)
+	l.silent.Store(err != nil)
 	if err != nil {
 		return false, 0, errkind.Errorf(errkind.Of(err), "lease of the unit's capacity: %w", err)
 	}

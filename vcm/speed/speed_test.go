@@ -105,6 +105,37 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 }
 
+// stopped is a unit that takes calls and does not answer until it goes on.
+type stopped struct{ goOn chan struct{} }
+
+func (s stopped) Lease(ctx context.Context, tokens int) (hsmapi.Leased, error) {
+	select {
+	case <-s.goOn:
+		return hsmapi.Leased{Tokens: tokens}, nil
+	case <-ctx.Done():
+		return hsmapi.Leased{}, errkind.Errorf(errkind.Unavailable, "lease: %w", ctx.Err())
+	}
+}
+
+func TestASilentUnitIsNoUsedUpRating(t *testing.T) {
+	t.Parallel()
+	unit := stopped{make(chan struct{})}
+	l := speed.New(unit, 100*time.Millisecond)
+	var callers sync.WaitGroup
+	for range 8 { // those who queue behind another, too
+		callers.Go(func() {
+			if err := l.Take(t.Context()); !errkind.Is(err, errkind.Unavailable) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	callers.Wait()
+	close(unit.goOn)
+	if err := l.Take(t.Context()); err != nil {
+		t.Errorf("the unit is back: %v", err)
+	}
+}
+
 // unit is a real unit on a socket.
 func unit(t *testing.T) *hsmapi.Client {
 	t.Helper()

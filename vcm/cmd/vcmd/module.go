@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 	"github.com/tesserae-hsm/tesserae/internal/auditlog"
 	"github.com/tesserae-hsm/tesserae/internal/clock"
@@ -205,7 +206,7 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 	}
 	m.pos, err = pos.New(pos.Config{
 		Store: m.store, Module: m.tsm, ModuleBucket: bucketModule, Keys: m.keys, Preferences: prefs, Clock: m.clock,
-		FirmwareID: m.opened.Identity.FirmwareID, TestMode: m.opened.TestMode, Log: log,
+		FirmwareID: m.opened.Identity.FirmwareID, TestMode: m.opened.TestMode, Audit: m.audit, Log: log,
 	})
 	if err != nil {
 		return err
@@ -224,7 +225,7 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 	m.dashboard = dashboard.New(dashboard.Config{
 		Store: m.store, Module: m.tsm, ModuleBucket: bucketModule, Keys: m.keys, Accounts: m.accounts, CertificateExpires: m.cert.Expires,
 		Host: clock.System(), Quota: m.start.DiskQuota, Address: address, SerialNumber: m.opened.Identity.ESN, UID: m.start.UUID,
-		Operations: func() int64 { return m.tokens.Stats().Tokens },
+		TPS: tps(m.opened.Speed), Operations: m.operations,
 	})
 	m.speed = speed.New(m.channel, speed.DefaultPatience)
 	if m.mode, err = maintenance.Open(ctx, maintenance.Config{Store: m.store, Audit: m.audit, Clock: m.clock}); err != nil {
@@ -250,6 +251,25 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		AllowUnapproved: func(context.Context) bool { return prefs.Bool(accounts.PrefAllowUnapprovedKMC) },
 	})
 	return nil
+}
+
+// tps is the most tokens a second that the VCM may issue, 0 if it is not limited.
+func tps(s hsmapi.Speed) int {
+	if s.Ceiling > 0 {
+		return s.Ceiling
+	}
+	return s.Unit
+}
+
+// operations counts what the module has done since it was made: each operation
+// is an entry of the audit log.
+func (m *module) operations(ctx context.Context) (n uint64, err error) {
+	err = m.store.View(ctx, func(tx *store.Tx) error {
+		at, err := m.log.Position(tx.Bucket(bucketAudit))
+		n = at.Next
+		return err
+	})
+	return n, err
 }
 
 // address is where a service listens, "" if it does not.

@@ -75,7 +75,7 @@ func TestAUsedUpRatingIsSaid(t *testing.T) {
 			defer c.hangUp()
 			_, err := c.vend(t.Context(), fmt.Sprint(w), drn(1+w))
 			var e *prismtoken1.ApiException
-			if errors.As(err, &e) && e.ECode == "EService" && strings.Contains(e.EMsgEn, "speed rating") {
+			if errors.As(err, &e) && e.ECode == "ESm" && strings.Contains(e.EMsgEn, "'35'") {
 				said[0].Add(1)
 			}
 		})

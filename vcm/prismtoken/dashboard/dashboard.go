@@ -29,11 +29,12 @@ type Config struct {
 	Host  clock.Clock
 	Quota int64 // of the disk, bytes
 
-	Address      string       // host:port of the token service
-	SerialNumber string       // of the unit
-	UID          string       // of the VCM
-	TPS          int          // rated transactions a second; 0 if not rated
-	Operations   func() int64 // of the module, so far
+	Address      string // host:port of the token service
+	SerialNumber string // of the unit
+	UID          string // of the VCM
+	TPS          int    // rated transactions a second; 0 if not rated
+	// Operations counts those of the module, ever.
+	Operations func(context.Context) (uint64, error)
 }
 
 // Dashboard reports the state. It is safe for concurrent use.
@@ -72,7 +73,15 @@ func (d *Dashboard) Status(ctx context.Context) (Status, error) {
 	if err := w.look(ctx); err != nil {
 		return Status{}, err
 	}
-	return Status{Info: d.info(st, w.drift()), Notices: w.notices}, nil
+	info := d.info(st, w.drift())
+	if d.cfg.Operations != nil {
+		n, err := d.cfg.Operations(ctx)
+		if err != nil {
+			return Status{}, err
+		}
+		info["Counter"] = strconv.FormatUint(n, 10)
+	}
+	return Status{Info: info, Notices: w.notices}, nil
 }
 
 func (d *Dashboard) info(st tsm.Status, drift time.Duration) map[string]string {
@@ -108,9 +117,6 @@ func (d *Dashboard) info(st tsm.Status, drift time.Duration) map[string]string {
 	}
 	if d.cfg.TPS > 0 {
 		optional["smpd.Tps"] = strconv.Itoa(d.cfg.TPS)
-	}
-	if d.cfg.Operations != nil {
-		optional["Counter"] = strconv.FormatInt(d.cfg.Operations(), 10)
 	}
 	if at := st.Licence.InhibitVend; !at.IsZero() {
 		optional["smcq.ex.InhibitVendDateUtc"] = at.UTC().Format(utcTime)

@@ -90,7 +90,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	dir := must(os.Open(t.TempDir()))(t)
-	defer dir.Close()
+	t.Cleanup(func() { dir.Close() }) // after the store
 	key := make([]byte, 32)
 	rand.Read(key)
 	s := must(store.Open(ctx, store.Config{Dir: dir, Key: key, Counter: new(counter), Quota: 64 << 20, Log: slog.New(slog.DiscardHandler)}))(t)
@@ -106,7 +106,7 @@ func newRig(t *testing.T) *rig {
 		Store: s, Module: r.module, ModuleBucket: bucket, Preferences: a.Preferences(), Audit: audit, Clock: r.clock,
 	}))(t)
 	service := must(pos.New(pos.Config{
-		Store: s, Module: r.module, ModuleBucket: bucket, Keys: keys, Preferences: a.Preferences(), Clock: r.clock, FirmwareID: "STS64V10",
+		Store: s, Module: r.module, ModuleBucket: bucket, Keys: keys, Preferences: a.Preferences(), Clock: r.clock, FirmwareID: "STS64V10", Audit: audit,
 	}))(t)
 	r.reopen = func() *servercert.Certificate {
 		return must(servercert.Open(ctx, servercert.Config{
