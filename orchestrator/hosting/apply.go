@@ -97,6 +97,9 @@ func (h *Host) report(ctx context.Context, v *vcm, r launch.Report) {
 	v.writing.Lock()
 	defer v.writing.Unlock()
 	at := h.stamp(ctx)
+	if r.Event == lifecycle.GiveUp || r.Event == lifecycle.Lost && !v.served() {
+		h.refuse(v) // until the next attempt, if there is one
+	}
 	next, changed, err := h.take(v, r, at)
 	if err != nil {
 		h.cfg.Log.Error("report refused", "uuid", v.uuid, "event", r.Event, "err", err)
@@ -116,6 +119,13 @@ func (h *Host) report(ctx context.Context, v *vcm, r launch.Report) {
 	}
 }
 
+// served reports whether the process that was launched last got ready.
+func (v *vcm) served() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.serving
+}
+
 // take changes the record in memory.
 func (h *Host) take(v *vcm, r launch.Report, at time.Time) (next lifecycle.Record, changed bool, err error) {
 	v.mu.Lock()
@@ -127,7 +137,7 @@ func (h *Host) take(v *vcm, r launch.Report, at time.Time) (next lifecycle.Recor
 	if r.Event == lifecycle.Ready {
 		next.Level, next.Controls, next.Finalised, changed = r.Ready.Level, r.Ready.Controls, false, true
 		next.TestMode = r.Ready.TestMode
-		v.since, v.lastErr = time.Now(), ""
+		v.since, v.lastErr, v.serving = time.Now(), "", true
 	} else {
 		next.Finalised = r.Finalised
 		v.lastErr, v.final = r.Reason, r.Err
@@ -212,6 +222,8 @@ func (h *Host) settle(v *vcm) {
 		_, err = h.apply(h.run, v, lifecycle.Ended, reason)
 	case rec.State == lifecycle.Stopping:
 		_, err = h.apply(h.run, v, lifecycle.Kept, reason)
+	default:
+		h.keep(v)
 	}
 	if err != nil {
 		h.cfg.Log.Warn("not settled yet", "uuid", v.uuid, "state", rec.State, "err", err)

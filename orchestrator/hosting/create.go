@@ -2,7 +2,6 @@ package hosting
 
 import (
 	"context"
-	"net/netip"
 	"os"
 	"strconv"
 
@@ -40,7 +39,7 @@ func (h *Host) reserve(ctx context.Context, by Actor, file []byte, c admit.Choic
 	if err != nil {
 		return nil, admit.Creation{}, err
 	}
-	v, creation, err := h.decide(ctx, t, file, c)
+	v, creation, err := h.decide(t, file, c)
 	if err != nil {
 		return nil, creation, err
 	}
@@ -66,7 +65,7 @@ func (h *Host) reserve(ctx context.Context, by Actor, file []byte, c admit.Choic
 }
 
 // decide admits the request and takes its place among the VCMs in memory.
-func (h *Host) decide(ctx context.Context, t hsmapi.Time, file []byte, c admit.Choices) (*vcm, admit.Creation, error) {
+func (h *Host) decide(t hsmapi.Time, file []byte, c admit.Choices) (*vcm, admit.Creation, error) {
 	h.admission.Lock()
 	defer h.admission.Unlock()
 	u := h.admitter(t)
@@ -75,7 +74,8 @@ func (h *Host) decide(ctx context.Context, t hsmapi.Time, file []byte, c admit.C
 		return nil, creation, err
 	}
 	p := creation.Properties
-	if p.IPAddress, err = h.address(ctx, u, p.IPAddress); err != nil {
+	var sockets []network.Socket
+	if p.IPAddress, sockets, err = h.address(u, p.IPAddress); err != nil {
 		return nil, creation, err
 	}
 	v := newVCM(lifecycle.Record{
@@ -83,24 +83,12 @@ func (h *Host) decide(ctx context.Context, t hsmapi.Time, file []byte, c admit.C
 		Properties: p, RequestID: creation.RequestID, SSHAdminKey: creation.SSHAdminKey, Slot: freeSlot(u.VCMs),
 		Created: t.Module.UTC(), Changed: t.Module.UTC(),
 	}, 0)
+	v.address, v.sockets = p.IPAddress, sockets
 	v.lock()
 	h.mu.Lock()
 	h.vcms[v.uuid] = v
 	h.mu.Unlock()
 	return v, creation, nil
-}
-
-// address is the chosen one if its ports can be bound, or else a free one.
-func (h *Host) address(ctx context.Context, u admit.Unit, chosen string) (string, error) {
-	usable := func(a netip.Addr) error { return network.Usable(ctx, a) }
-	if chosen == "" {
-		a, err := h.cfg.Network.Allocate(u.Addresses(), usable)
-		return a.String(), err
-	}
-	if err := usable(netip.MustParseAddr(chosen)); err != nil {
-		return "", errkind.Errorf(errkind.Refused, "address %s cannot be used on this host: %w", chosen, err)
-	}
-	return chosen, nil
 }
 
 // freeSlot returns the lowest number that no VCM has.
@@ -176,11 +164,11 @@ func (h *Host) erase(ctx context.Context, v *vcm) error {
 	if err := h.removeRecord(ctx, v); err != nil {
 		return err
 	}
-	h.release(v.record().Properties.IPAddress)
 	h.mu.Lock()
 	delete(h.vcms, v.uuid)
 	h.mu.Unlock()
 	v.mu.Lock()
+	h.letGo(v)
 	v.erased = true
 	v.mu.Unlock()
 	return nil

@@ -104,7 +104,10 @@ func (h *Host) Close(ctx context.Context) {
 		if _, err := h.apply(ctx, v, lifecycle.Reboot, "the unit was shut down"); err != nil {
 			h.cfg.Log.Warn("not recorded as stopped", "uuid", v.uuid, "err", err)
 		}
-		v.closeSockets()
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		network.CloseAll(v.sockets) // a local address stays: the next run wants it again
+		v.address, v.sockets = "", nil
 	})
 }
 
@@ -136,20 +139,23 @@ type vcm struct {
 	writing sync.Mutex
 	unsure  bool // the last write may or may not have happened; under writing
 
-	mu      sync.Mutex
-	rec     lifecycle.Record
-	rev     registry.Rev
-	dirty   bool          // the stored record is older than rec
-	erased  bool          // nothing is left of it
-	claimed bool          // admitted to start; rec will say so in a moment
-	lastErr string        // why the last attempt to start failed
-	final   error         // why supervision gave up
-	changed chan struct{} // closed and replaced when rec changes
-	super   *launch.Supervisor
-	sockets []network.Socket
-	share   []byte    // of a restrict-startup VCM's key, sealed to the unit
-	epoch   int       // of the unit's connection that the process's channel came from
-	since   time.Time // it serves
+	mu       sync.Mutex
+	rec      lifecycle.Record
+	rev      registry.Rev
+	dirty    bool          // the stored record is older than rec
+	erased   bool          // nothing is left of it
+	claimed  bool          // admitted to start; rec will say so in a moment
+	lastErr  string        // why the last attempt to start failed
+	final    error         // why supervision gave up
+	changed  chan struct{} // closed and replaced when rec changes
+	super    *launch.Supervisor
+	address  string           // of sockets
+	sockets  []network.Socket // reserved for as long as v exists
+	homeless bool             // the last try to reserve them failed
+	serving  bool             // the process that was launched last did get ready
+	share    []byte           // of a restrict-startup VCM's key, sealed to the unit
+	epoch    int              // of the unit's connection that the process's channel came from
+	since    time.Time        // it serves
 }
 
 func newVCM(rec lifecycle.Record, rev registry.Rev) *vcm {
@@ -173,30 +179,6 @@ func (v *vcm) record() lifecycle.Record {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.rec
-}
-
-// bind binds v's listeners unless they are bound already: they stay so as long
-// as the VCM is active, so that clients of a process that is started again wait
-// instead of being refused.
-func (v *vcm) bind(ctx context.Context) ([]network.Socket, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.sockets) > 0 {
-		return v.sockets, nil
-	}
-	sockets, err := network.Bind(ctx, v.rec.Properties.IPAddress)
-	if err != nil {
-		return nil, err
-	}
-	v.sockets = sockets
-	return sockets, nil
-}
-
-func (v *vcm) closeSockets() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	network.CloseAll(v.sockets)
-	v.sockets = nil
 }
 
 // hold gives the VCM to an operation until it unlocks it.

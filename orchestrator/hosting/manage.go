@@ -3,7 +3,6 @@ package hosting
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
@@ -99,31 +98,27 @@ func (h *Host) SetProperty(ctx context.Context, by Actor, uuid string, file []by
 	if err != nil {
 		return rec, err
 	}
-	if a := change.Properties.IPAddress; a != rec.Properties.IPAddress {
-		if err := network.Usable(ctx, netip.MustParseAddr(a)); err != nil {
-			return rec, errkind.Errorf(errkind.Refused, "address %s cannot be used on this host: %w", a, err)
+	to := change.Properties.IPAddress
+	moves := to != rec.Properties.IPAddress
+	if moves {
+		sockets, err := reserveChosen(to)
+		if err != nil {
+			return rec, err
 		}
+		network.CloseAll(sockets) // they become v's once its record says so
 	}
-	if err := h.audit(ctx, by, "vcm.property", uuid, t.Module, map[string]string{"property": name, "value": value}); err != nil {
-		return rec, err
+	err = h.audit(ctx, by, "vcm.property", uuid, t.Module, map[string]string{"property": name, "value": value})
+	next := rec
+	if err == nil {
+		next, err = h.change(ctx, v, change)
+		h.auditOutcome(by, "vcm.property", uuid, t.Module, err)
 	}
-	next, err := h.change(ctx, v, change)
-	h.auditOutcome(by, "vcm.property", uuid, t.Module, err)
-	if err == nil && next.Properties.IPAddress != rec.Properties.IPAddress {
-		h.release(rec.Properties.IPAddress)
+	if moves && err == nil {
+		h.keep(v)
+	} else if moves {
+		h.release(to)
 	}
 	return next, err
-}
-
-// release takes back what made an address local to the host.
-func (h *Host) release(address string) {
-	a, err := netip.ParseAddr(address)
-	if err == nil {
-		err = network.Release(a)
-	}
-	if err != nil {
-		h.cfg.Log.Warn("an address that no VCM has stays local to the host", "address", address, "err", err)
-	}
 }
 
 // change puts an admitted change into effect. The key's protection comes first:

@@ -27,6 +27,7 @@ func (h *Host) recover(ctx context.Context, rebooted bool) error {
 	if err := <-failed; err != nil {
 		return err
 	}
+	h.each(h.keep)
 	for _, v := range h.all() { // in the order of creation, as far as the licence goes
 		if v.record().State == lifecycle.Starting {
 			h.supervise(v)

@@ -12,7 +12,6 @@ import (
 	"github.com/tesserae-hsm/tesserae/licensing"
 	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
-	"github.com/tesserae-hsm/tesserae/orchestrator/network"
 )
 
 // Limits of one VCM's process.
@@ -115,15 +114,7 @@ func (h *Host) supervise(v *vcm) {
 		func(ctx context.Context) (*launch.Process, error) { return h.launch(ctx, v) },
 		func(ctx context.Context, r launch.Report) { h.report(ctx, v, r) })
 	v.super = s
-	h.owned.Go(func() {
-		<-s.Done()
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.super == s { // given up, not replaced by a new start
-			network.CloseAll(v.sockets)
-			v.sockets = nil
-		}
-	})
+	h.owned.Go(func() { <-s.Done() })
 }
 
 // launch starts v's process once. It waits for the unit, which may be away.
@@ -134,7 +125,10 @@ func (h *Host) launch(ctx context.Context, v *vcm) (*launch.Process, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	sockets, err := v.bind(ctx)
+	v.mu.Lock()
+	v.serving = false
+	v.mu.Unlock()
+	sockets, err := h.listen(v)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +149,7 @@ func (h *Host) launch(ctx context.Context, v *vcm) (*launch.Process, error) {
 
 // attach hands the unit its end of v's device channel, once the unit is there.
 func (h *Host) attach(ctx context.Context, v *vcm, there *os.File) error {
-	epoch, err := h.cfg.Unit.Wait(ctx, 0)
+	epoch, err := h.awaitUnit(ctx, v)
 	if err != nil {
 		return err
 	}
@@ -172,6 +166,23 @@ func (h *Host) attach(ctx context.Context, v *vcm, there *os.File) error {
 	v.epoch = epoch
 	v.mu.Unlock()
 	return nil
+}
+
+// unitPatience is how long clients of a VCM wait for a unit that is away.
+const unitPatience = 5 * time.Second
+
+// awaitUnit waits for the unit, from some time on without clients.
+func (h *Host) awaitUnit(ctx context.Context, v *vcm) (epoch int, err error) {
+	soon, cancel := context.WithTimeout(ctx, unitPatience)
+	defer cancel()
+	if epoch, err = h.cfg.Unit.Wait(soon, 0); err == nil || ctx.Err() != nil {
+		return epoch, err
+	}
+	h.refuse(v)
+	if epoch, err = h.cfg.Unit.Wait(ctx, 0); err == nil {
+		_, err = h.listen(v)
+	}
+	return epoch, err
 }
 
 func (h *Host) speed(rec lifecycle.Record) hsmapi.Speed {
@@ -249,7 +260,7 @@ func (h *Host) idle(ctx context.Context, v *vcm) (finalised bool, err error) {
 	return m.Finalised, nil
 }
 
-// end stops v's process and lets go of its sockets. v is held.
+// end stops v's process and refuses its clients. v is held.
 func (h *Host) end(ctx context.Context, v *vcm, force bool, drain time.Duration) error {
 	v.mu.Lock()
 	s := v.super
@@ -264,7 +275,7 @@ func (h *Host) end(ctx context.Context, v *vcm, force bool, drain time.Duration)
 	v.mu.Lock()
 	v.super, v.share, v.lastErr = nil, nil, ""
 	v.mu.Unlock()
-	v.closeSockets()
+	h.refuse(v)
 	return nil
 }
 
@@ -280,7 +291,7 @@ func (v *vcm) process() (*launch.Process, bool) {
 
 // followUnit renews the VCMs whose device channel ended because the unit was
 // away. Each drains, ends and opens its partition anew on a fresh channel; its
-// listeners stay bound, so clients wait instead of being refused.
+// sockets go on listening, so clients wait instead of being refused.
 func (h *Host) followUnit(epoch int) {
 	for {
 		now, err := h.cfg.Unit.Wait(h.run, epoch)

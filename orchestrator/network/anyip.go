@@ -26,11 +26,12 @@ func MakeLocal(a netip.Addr) error {
 }
 
 // Release takes back what MakeLocal did; where it did nothing, nothing happens.
-func Release(a netip.Addr) error {
-	if a.IsLoopback() {
-		return nil
+func Release(address string) error {
+	a, err := netip.ParseAddr(address)
+	if err != nil || a.IsLoopback() {
+		return err
 	}
-	err := route(a, unix.RTM_DELROUTE, 0)
+	err = route(a, unix.RTM_DELROUTE, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EPERM) {
 		return nil
 	}

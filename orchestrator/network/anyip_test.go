@@ -1,7 +1,6 @@
 package network_test
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -69,10 +68,11 @@ func serveOn(address string) error {
 		l.Close()
 		return fmt.Errorf("the address is local from the start; the test would prove nothing")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	sockets, err := network.Bind(ctx, address)
+	sockets, err := network.Reserve(address)
 	if err != nil {
+		return err
+	}
+	if err := network.Listen(sockets); err != nil {
 		return err
 	}
 	for _, s := range sockets {
@@ -91,7 +91,7 @@ func serveOn(address string) error {
 		return fmt.Errorf("again: %w", err)
 	}
 	for range 2 {
-		if err := network.Release(a); err != nil {
+		if err := network.Release(address); err != nil {
 			return fmt.Errorf("release: %w", err)
 		}
 	}
@@ -123,7 +123,7 @@ func TestRealSubnetWithoutPrivilege(t *testing.T) {
 		t.Log("run as root: the refusal is tested where the test runs without privilege")
 		return
 	}
-	_, err := network.Bind(t.Context(), "192.0.2.7")
+	_, err := network.Reserve("192.0.2.7")
 	if !errkind.Is(err, errkind.Unavailable) || !strings.Contains(err.Error(), "ip route add local 192.0.2.7 dev lo") {
 		t.Errorf("%v", err)
 	}

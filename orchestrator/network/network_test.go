@@ -167,21 +167,13 @@ func TestUnitsOnOneHostSpread(t *testing.T) {
 	}
 }
 
-func TestBindIsAllOrNothing(t *testing.T) {
+func TestReserveIsAllOrNothing(t *testing.T) {
 	t.Parallel()
-	n := dflt(t, "127.77.250.0/24", t.Name())
-	a, err := n.Allocate(nil, func(a netip.Addr) error { return network.Usable(t.Context(), a) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	sockets, err := network.Bind(t.Context(), a.String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	address, sockets := reserve(t)
 	if len(sockets) != len(network.Ports()) {
 		t.Errorf("%d sockets", len(sockets))
 	}
-	for i, want := range network.Endpoints(a.String()) {
+	for i, want := range network.Endpoints(address) {
 		l, err := net.FileListener(sockets[i].File)
 		if err != nil {
 			t.Fatal(err)
@@ -193,11 +185,13 @@ func TestBindIsAllOrNothing(t *testing.T) {
 	}
 	// All but the last are free again: one taken port spoils the address.
 	network.CloseAll(sockets[:len(sockets)-1])
-	if err := network.Usable(t.Context(), a); !errkind.Is(err, errkind.Unavailable) {
+	if _, err := network.Reserve(address); !errkind.Is(err, errkind.Unavailable) {
 		t.Errorf("with one port taken: %v", err)
 	}
 	network.CloseAll(sockets[len(sockets)-1:])
-	if err := network.Usable(t.Context(), a); err != nil {
+	again, err := network.Reserve(address)
+	if err != nil {
 		t.Errorf("nothing is bound any more: %v", err)
 	}
+	network.CloseAll(again)
 }
