@@ -324,8 +324,10 @@ func (s *stage) openMetrics(ctx context.Context) (err error) {
 
 // serve hosts the VCMs until the end.
 func (s *stage) serve(ctx context.Context) (again bool, err error) {
+	policy := launch.DefaultPolicy()
+	policy.Again = s.options.pause
 	host, err := hosting.Open(ctx, hosting.Config{
-		Identity: s.id, Unit: s.unit, VCMs: registry.NewEtcd(s.claim), Launcher: s.launcher, Policy: launch.DefaultPolicy(),
+		Identity: s.id, Unit: s.unit, VCMs: registry.NewEtcd(s.claim), Launcher: s.launcher, Policy: policy,
 		Network: s.network, DataDir: filepath.Join(s.state, "vcms"), Entitlement: s.licences.Entitlement, Audit: s.audit.Append,
 		File: func(ctx context.Context, r lifecycle.Record) ([]byte, error) {
 			return platform.VCMFile(ctx, s.unit, s.id, r)

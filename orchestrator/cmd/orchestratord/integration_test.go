@@ -223,7 +223,7 @@ func TestNobodyElseGetsIn(t *testing.T) {
 // and control groups for the VCMs.
 func TestWithoutPrivilege(t *testing.T) {
 	t.Parallel()
-	w := makeWorld(t, true)
+	w := makeWorld(t, true, netHost{})
 	o := w.orchestrator()
 	id := w.create(o, newTenant(t), "v").Vcm.Uuid
 	v := w.start(o, id)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -34,6 +35,7 @@ type options struct {
 	vcmd      string
 	floor     string
 	uidBase   int
+	pause     time.Duration
 	logLevel  string
 }
 
@@ -56,6 +58,7 @@ func runCommand(env *console.Env) *cli.Command {
 			&cli.StringFlag{Name: "vcmd", Usage: "the vcmd program (default: beside this one)"},
 			&cli.StringFlag{Name: "isolation-floor", Value: launch.Rootless, Usage: "weakest isolation of a VCM: " + strings.Join(launch.Levels(), ", ")},
 			&cli.IntFlag{Name: "uid-base", Usage: "first of 1000 uids for VCMs, used as root only (default: a range that depends on the ESN)"},
+			&cli.DurationFlag{Name: "restart-pause", Value: launch.DefaultPolicy().Again, Usage: "longest pause before a VCM that served and was lost is started again"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn, error"},
 			&cli.BoolFlag{Name: "check-config", Usage: "check the options, print the effective ones and exit"},
 		},
@@ -82,7 +85,7 @@ func readOptions(env *console.Env, c *cli.Context) (options, *slog.Logger, error
 		hsmSocket: c.String("hsm-socket"), etcd: c.String("etcd-endpoints"),
 		etcdCA: c.String("etcd-ca"), etcdCert: c.String("etcd-cert"), etcdKey: c.String("etcd-key"),
 		network: c.String("network"), listen: c.String("listen"), metrics: c.String("metrics"), vcmd: c.String("vcmd"),
-		floor: c.String("isolation-floor"), uidBase: c.Int("uid-base"), logLevel: c.String("log-level"),
+		floor: c.String("isolation-floor"), uidBase: c.Int("uid-base"), pause: c.Duration("restart-pause"), logLevel: c.String("log-level"),
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
@@ -114,6 +117,9 @@ func (o *options) check() error {
 	}
 	if o.uidBase < 0 || o.uidBase > 1<<31-2000 {
 		return console.Usagef("--uid-base %d leaves no room for 1000 uids", o.uidBase)
+	}
+	if least := launch.DefaultPolicy().First; o.pause < least {
+		return console.Usagef("--restart-pause %s is shorter than %s", o.pause, least)
 	}
 	if o.etcd == embeddedEtcd && o.etcdCA+o.etcdCert+o.etcdKey != "" {
 		return console.Usagef("--etcd-ca, --etcd-cert and --etcd-key are for an external cluster; see --etcd-endpoints")
@@ -150,6 +156,7 @@ func (o *options) print(env *console.Env) {
 		[2]string{"vcmd", o.vcmd},
 		[2]string{"isolation-floor", o.floor},
 		[2]string{"uid-base", orText(o.uidBase, "by ESN")},
+		[2]string{"restart-pause", o.pause.String()},
 		[2]string{"log-level", o.logLevel},
 	)
 }

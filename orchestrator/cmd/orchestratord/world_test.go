@@ -65,8 +65,9 @@ type world struct {
 	orch    *process
 	extra   []string // options of orchestratord
 	keys    map[string]ssh.Signer
-	metrics string // address
-	nobody  bool   // everything runs without privilege, also where the test has it
+	metrics string  // address
+	nobody  bool    // everything runs without privilege, also where the test has it
+	host    netHost // where everything runs
 }
 
 // process is a running daemon.
@@ -96,10 +97,10 @@ func (s *syncBuffer) String() string {
 // newWorld makes a unit with a warrant, starts both daemons and enrols.
 func newWorld(t *testing.T, extra ...string) *world {
 	t.Helper()
-	return makeWorld(t, false, extra...)
+	return makeWorld(t, false, netHost{}, extra...)
 }
 
-func makeWorld(t *testing.T, nobody bool, extra ...string) *world {
+func makeWorld(t *testing.T, nobody bool, host netHost, extra ...string) *world {
 	t.Helper()
 	bin, err := binaries()
 	if err != nil {
@@ -110,7 +111,7 @@ func makeWorld(t *testing.T, nobody bool, extra ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, bin: bin, dir: dir, extra: extra, keys: map[string]ssh.Signer{}, nobody: nobody && os.Geteuid() == 0}
+	w := &world{t: t, bin: bin, dir: dir, extra: extra, keys: map[string]ssh.Signer{}, nobody: nobody && os.Geteuid() == 0, host: host}
 	if w.nobody {
 		if err := os.Chown(dir, nobodyID, nobodyID); err != nil {
 			t.Fatal(err)
@@ -136,7 +137,9 @@ func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
 func (w *world) tool(name string, args ...string) string {
 	w.t.Helper()
-	out, err := w.command(name, args...).CombinedOutput()
+	var out []byte
+	var err error
+	w.host.do(w.t, func() { out, err = w.command(name, args...).CombinedOutput() })
 	if err != nil {
 		w.t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
@@ -163,7 +166,8 @@ func (w *world) daemon(name string, args ...string) (*process, *bufio.Reader) {
 		w.t.Fatal(err)
 	}
 	p.cmd.Stdout = pw
-	if err := p.cmd.Start(); err != nil {
+	w.host.do(w.t, func() { err = p.cmd.Start() })
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	pw.Close()
@@ -242,9 +246,13 @@ func (w *world) dial(service string, key ssh.Signer) (*sshrpc.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sshrpc.Dial(w.t.Context(), sshrpc.ClientConfig{
-		Service: service, Address: address, Signer: key, UnitKey: unitKey, Principal: hsmapi.Principal(u.ESN, "", service), Timeout: patience,
+	var c *sshrpc.Client
+	w.host.do(w.t, func() {
+		c, err = sshrpc.Dial(w.t.Context(), sshrpc.ClientConfig{
+			Service: service, Address: address, Signer: key, UnitKey: unitKey, Principal: hsmapi.Principal(u.ESN, "", service), Timeout: patience,
+		})
 	})
+	return c, err
 }
 
 func (w *world) client(service string) *sshrpc.Client {
