@@ -1,0 +1,193 @@
+// Package etcdtest runs an etcd cluster, each member a process of its own, for
+// tests that kill members.
+package etcdtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// mark is the name under which a test binary is a member.
+const mark = "etcdtest-member"
+
+// startTimeout is the patience with a cluster that has to elect a leader.
+const startTimeout = 60 * time.Second
+
+// Main makes this process a member of a cluster if it was started as one; it does
+// not return then. A test binary that uses this package calls it first of all.
+func Main() {
+	if os.Args[0] != mark {
+		return
+	}
+	if err := member(os.Args[1], os.Args[2], os.Args[3], os.Args[4]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// member runs one member until it is killed.
+func member(name, dir, host, cluster string) error {
+	c := embed.NewConfig()
+	c.Name, c.Dir, c.InitialCluster = name, dir, cluster
+	clients, peers := []url.URL{*clientURL(host)}, []url.URL{*peerURL(host)}
+	c.ListenClientUrls, c.AdvertiseClientUrls = clients, clients
+	c.ListenPeerUrls, c.AdvertisePeerUrls = peers, peers
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		return err
+	}
+	return <-e.Err()
+}
+
+func clientURL(host string) *url.URL { return &url.URL{Scheme: "http", Host: host + ":2379"} }
+func peerURL(host string) *url.URL   { return &url.URL{Scheme: "http", Host: host + ":2380"} }
+
+// Cluster is a running cluster.
+type Cluster struct {
+	t       testing.TB
+	dir     string
+	initial string
+	members []*process
+}
+
+type process struct {
+	name, host string
+	cmd        *exec.Cmd
+	said       bytes.Buffer
+	done       chan struct{}
+}
+
+// Start starts n members on loopback addresses that nobody uses, and waits until
+// they serve. They end with the test.
+func Start(t testing.TB, n int) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, dir: t.TempDir()}
+	net := freeNet(t, n)
+	var initial []string
+	for i := range n {
+		p := &process{name: fmt.Sprintf("m%d", i), host: fmt.Sprintf("%s.%d", net, i+1)}
+		c.members = append(c.members, p)
+		initial = append(initial, p.name+"="+peerURL(p.host).String())
+	}
+	c.initial = strings.Join(initial, ",")
+	t.Cleanup(func() {
+		for i := range c.members {
+			c.Kill(i)
+		}
+	})
+	for i := range c.members {
+		c.Restart(i)
+	}
+	c.Await()
+	return c
+}
+
+// freeNet draws the first three bytes of loopback addresses that have the ports.
+func freeNet(t testing.TB, n int) string {
+	for range 100 {
+		prefix := fmt.Sprintf("127.%d.%d", 200+rand.IntN(50), rand.IntN(256))
+		free := true
+		for i := range n {
+			for _, u := range []*url.URL{clientURL(fmt.Sprintf("%s.%d", prefix, i+1)), peerURL(fmt.Sprintf("%s.%d", prefix, i+1))} {
+				l, err := net.Listen("tcp", u.Host)
+				if free = free && err == nil; err == nil {
+					l.Close()
+				}
+			}
+		}
+		if free {
+			return prefix
+		}
+	}
+	t.Fatal("no free loopback network for an etcd cluster")
+	return ""
+}
+
+// Len is the number of members.
+func (c *Cluster) Len() int { return len(c.members) }
+
+// Endpoints is the value of --etcd-endpoints.
+func (c *Cluster) Endpoints() string {
+	var all []string
+	for _, p := range c.members {
+		all = append(all, clientURL(p.host).String())
+	}
+	return strings.Join(all, ",")
+}
+
+// Client is a client of the cluster.
+func (c *Cluster) Client() *clientv3.Client {
+	c.t.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(c.Endpoints(), ","), DialTimeout: startTimeout, Logger: zap.NewNop()})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// Await waits until the cluster commits.
+func (c *Cluster) Await() {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), startTimeout)
+	defer cancel()
+	client := c.Client()
+	for {
+		try, stop := context.WithTimeout(ctx, time.Second)
+		_, err := client.Get(try, "x")
+		stop()
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			for _, p := range c.members {
+				c.t.Logf("%s: %s", p.name, &p.said)
+			}
+			c.t.Fatalf("the cluster does not serve: %v", err)
+		}
+	}
+}
+
+// Kill ends a member with SIGKILL.
+func (c *Cluster) Kill(i int) {
+	if p := c.members[i]; p.cmd != nil {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		p.cmd = nil
+	}
+}
+
+// Restart starts a member that was killed.
+func (c *Cluster) Restart(i int) {
+	c.t.Helper()
+	p := c.members[i]
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{mark, p.name, filepath.Join(c.dir, p.name), p.host, c.initial}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = &p.said
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	p.cmd, p.done = cmd, make(chan struct{})
+	go func() {
+		defer close(p.done)
+		_ = cmd.Wait() // killed, or it said why
+	}()
+}
