@@ -114,7 +114,7 @@ func (s *Suite) outside(v, other *vcm) {
 	if got := names(proc("root/")); !slices.Equal(got, []string{"data"}) {
 		s.hole("outside: the root of a VCM holds %v", got)
 	}
-	if got := names(proc("root/data")); !slices.Equal(got, []string{"store.log"}) {
+	if got := names(proc("root/data")); !slices.Equal(got, []string{"store.log", "store.new"}) {
 		s.hole("outside: the data directory of a VCM holds %v", got)
 	}
 	if mounts, err := os.ReadFile(proc("mounts")); err != nil || strings.Count(string(mounts), "\n") != 2 {
@@ -153,8 +153,8 @@ func (s *Suite) census(v *vcm) {
 	delete(count, "/dev/null")
 	delete(count, "anon_inode") // the runtime's own pollers
 	// The listeners, the control socket and the device channel; the data directory
-	// and the store; how much memory it uses itself.
-	want := map[string]int{"socket": len(v.report.Endpoints) + 2, "/data": 1, "/data/store.log": 1, "statm": 1}
+	// and the two files of the store; how much memory it uses itself.
+	want := map[string]int{"socket": len(v.report.Endpoints) + 2, "/data": 1, "/data/store.log": 1, "/data/store.new": 1, "statm": 1}
 	if !maps.Equal(count, want) {
 		s.hole("census: a VCM has %v open instead of %v", count, want)
 	}

@@ -24,9 +24,6 @@ func (s *Store) growStep() int64 { return min(s.cfg.Quota/32, 256<<10) }
 // compact writes the state into the other file and goes on with that. The caller
 // leads: nobody else writes. A failure before that costs nothing but the space
 // that was to be won; it is tried again later.
-//
-// Both files exist as long as the store is open, and no other is made: a sandbox
-// may take the right to make files away.
 func (s *Store) compact() {
 	if err := s.rewrite(); err != nil {
 		s.retry = s.log.end + s.cfg.Quota/16
@@ -53,8 +50,7 @@ func (s *Store) rewrite() error {
 	slices.Sort(names)
 	places, err := s.copyTo(l, names)
 	if err == nil {
-		// The directory too: the file may be as young as this process.
-		err = errors.Join(l.f.Sync(), s.cfg.Dir.Sync())
+		err = l.f.Sync()
 	}
 	if err != nil {
 		return errors.Join(err, s.retire(spare))

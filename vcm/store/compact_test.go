@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func TestCompactionBoundsTheLogAndDisturbsNobody(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range []string{fileName, newName} {
+			for _, name := range []string{fileName, otherName} {
 				st, err := os.Stat(filepath.Join(f.dir, name))
 				if err != nil || st.Size() > f.quota+f.quota/4 {
 					t.Fatalf("%s has %d bytes with a quota of %d, %v", name, st.Size(), f.quota, err)
@@ -101,7 +102,7 @@ func TestAnUnfinishedCompactionIsRemoved(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.life(t, "v")
-	unfinished := filepath.Join(f.dir, newName)
+	unfinished := filepath.Join(f.dir, otherName)
 	if err := os.WriteFile(unfinished, f.copy(t)[:80], 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -125,65 +126,110 @@ func TestTheLogFromBeforeACompactionIsRefused(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	after := f.copy(t)
-	f.restore(t, before)
+	after := f.copyOther(t)
+	f.restoreBoth(t, before, nil)
 	f.mustRefuse(t, "rolled back")
 	// Nor does its end fit to the new one.
 	f.restore(t, append(after[:spans(t, after)[0].to:spans(t, after)[0].to], before[spans(t, before)[1].from:]...))
 	f.mustRefuse(t, "")
 }
 
-// A process that ends after a compaction, without being able to tidy up, leaves
-// the state in the other file; the next one finds it, whatever the first holds.
-func TestTheStateIsFoundInTheOtherFile(t *testing.T) {
+func (f *fixture) copyOther(t *testing.T) []byte {
+	t.Helper()
+	p, err := os.ReadFile(filepath.Join(f.dir, otherName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (f *fixture) restoreBoth(t *testing.T, first, other []byte) {
+	t.Helper()
+	f.restore(t, first)
+	if err := os.WriteFile(filepath.Join(f.dir, otherName), other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func damaged(file []byte, at int) []byte {
+	file = bytes.Clone(file)
+	file[at] ^= 1
+	return file
+}
+
+// Wherever a crash ends a compaction, the state is found, in whichever file.
+func TestTheStateIsFoundInEitherFile(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	other := filepath.Join(f.dir, newName)
 	s := f.mustOpen(t)
 	put(t, s, "b", "k", "1")
 	before := f.copy(t)
 	s.compact() // nobody else uses the store
+	put(t, s, "b", "k", "x")
 	put(t, s, "b", "k", "2")
-	after, err := os.ReadFile(other)
-	if err != nil {
-		t.Fatal(err)
-	}
+	after := f.copyOther(t)
 	if first := f.copy(t); len(first) > 0 {
 		t.Errorf("the log from before still has %d bytes", len(first))
 	}
+	s.compact()
+	again := f.copy(t) // of the same commit as after
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	end := spans(t, after)
 	for _, tc := range []struct {
 		what         string
 		first, other []byte
 	}{
 		{"emptied", nil, after},
 		{"not emptied yet", before, after},
-		{"tidied", after, nil},
-		{"beside one from before", after, before},
-		{"beside an unfinished one", after, before[:100]},
+		{"the other way round", after, nil},
+		{"the other way round, not emptied yet", after, before},
+		{"beside one without a head", after, before[:40]},
+		{"beside one without a first commit", after, before[:100]},
+		{"without a head beside it", before[:40], after},
+		{"without a first commit beside it", before[:100], after},
+		{"beside the next one", after, again},
+		{"of an unfinished commit", before, append(after[:end[len(end)-1].to:end[len(end)-1].to], "unfinished"...)},
 		{"beside the same once again", after, after},
 	} {
-		f.restore(t, tc.first)
-		if err := os.WriteFile(other, tc.other, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		f.restoreBoth(t, tc.first, tc.other)
 		s := f.mustOpen(t)
 		if got := get(t, s, "b", "k"); got != "2" {
 			t.Errorf("%s: k = %q", tc.what, got)
 		}
+		s.compact()
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(other); !os.IsNotExist(err) {
-			t.Errorf("%s: the other file is still there: %v", tc.what, err)
+		if a, b := f.copy(t), f.copyOther(t); (len(a) == 0) == (len(b) == 0) {
+			t.Errorf("%s: %d and %d bytes are left", tc.what, len(a), len(b))
+		}
+		s = f.mustOpen(t)
+		if got := get(t, s, "b", "k"); got != "2" {
+			t.Errorf("%s, opened again: k = %q", tc.what, got)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
-	// Both from before: rolled back all the same.
-	f.restore(t, nil)
-	if err := os.WriteFile(other, before, 0o600); err != nil {
-		t.Fatal(err)
+	// Both from before: rolled back all the same. What is there is not touched.
+	for _, tc := range []struct {
+		what, text   string
+		first, other []byte
+	}{
+		{"both old", "rolled back", before, before},
+		{"old and empty", "rolled back", before, nil},
+		{"empty and old", "rolled back", nil, before},
+		{"both empty", "no header", nil, nil},
+		{"both unfinished", "first commit", before[:100], after[:100]},
+		{"a damaged one beside an old one", "damaged", before, damaged(after, end[1].to-1)},
+		{"a damaged one beside none", "first commit", nil, damaged(after, end[0].to-1)},
+	} {
+		f.restoreBoth(t, tc.first, tc.other)
+		f.mustRefuse(t, tc.text)
+		if !bytes.Equal(f.copy(t), tc.first) || !bytes.Equal(f.copyOther(t), tc.other) {
+			t.Errorf("%s: the files were changed", tc.what)
+		}
 	}
-	f.mustRefuse(t, "rolled back")
 }

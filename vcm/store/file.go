@@ -5,24 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/sealed"
-)
-
-const (
-	fileName = "store.log"
-	// newName is the other file: empty, being made, or, since the last compaction,
-	// the one with the state. It gets fileName when the store is opened or closed.
-	newName = "store.new"
-	// lockWait is how long a process waits for the one before it to end.
-	lockWait = time.Second
 )
 
 // logFile is one file of records. Its last user gives it away.
@@ -32,6 +21,7 @@ type logFile struct {
 	end  int64 // of the last commit
 	size int64 // space that is allocated already
 	prev tag   // of the last record
+	torn bool  // there is an unfinished commit after the last one
 	refs atomic.Int32
 	// after is what the last user does with the file.
 	after func(*os.File) error
@@ -46,68 +36,7 @@ func (l *logFile) release() error {
 
 func closeFile(f *os.File) error { return f.Close() }
 
-// at opens name in the directory, and nothing else.
-func at(dir *os.File, name string, flag int, mode os.FileMode) (*os.File, error) {
-	fd, err := unix.Openat(int(dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(mode.Perm()))
-	if err != nil {
-		return nil, &fs.PathError{Op: "openat", Path: name, Err: err}
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-// openLocked opens the store's file for this process alone.
-func openLocked(dir *os.File) (*os.File, error) {
-	for deadline := time.Now().Add(lockWait); ; {
-		f, err := at(dir, fileName, unix.O_RDWR, 0)
-		if err != nil {
-			return nil, err
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			current, lookErr := isCurrent(dir, f)
-			if current || lookErr != nil {
-				if lookErr != nil {
-					_ = f.Close()
-				}
-				return f, lookErr
-			}
-		}
-		_ = f.Close() // another process has it, or has just replaced it
-		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errkind.Errorf(errkind.Internal, "lock the store: %w", err)
-		}
-		if time.Now().After(deadline) {
-			return nil, errkind.Errorf(errkind.Unavailable, "another process has the store open")
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// isCurrent reports whether f is what the store's name stands for.
-func isCurrent(dir, f *os.File) (bool, error) {
-	var named, open unix.Stat_t
-	if err := unix.Fstatat(int(dir.Fd()), fileName, &named, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return false, errkind.Errorf(errkind.Internal, "look for the store: %w", err)
-	}
-	if err := unix.Fstat(int(f.Fd()), &open); err != nil {
-		return false, errkind.Errorf(errkind.Internal, "look at the store: %w", err)
-	}
-	return named.Ino == open.Ino && named.Dev == open.Dev, nil
-}
-
-// newSpare makes the other file, empty.
-func newSpare(dir *os.File) (*os.File, error) {
-	f, err := at(dir, newName, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// newFile makes f, which is the other file, a log without commits.
+// newFile makes f a log without commits.
 func newFile(f *os.File, key *sealed.Key) (*logFile, error) {
 	if err := f.Truncate(0); err != nil {
 		return nil, err
@@ -122,55 +51,6 @@ func newFile(f *os.File, key *sealed.Key) (*logFile, error) {
 	}
 	l.end, l.size = int64(len(head)), int64(len(head))
 	return l, nil
-}
-
-// install puts the other file in the store's place.
-func install(dir *os.File) error {
-	if err := unix.Renameat(int(dir.Fd()), newName, int(dir.Fd()), fileName); err != nil {
-		return errkind.Errorf(errkind.Internal, "put the new store in place: %w", err)
-	}
-	if err := dir.Sync(); err != nil {
-		return errkind.Errorf(errkind.Internal, "sync the data directory: %w", err)
-	}
-	return nil
-}
-
-// adopt puts the other file in the store's place if it holds the state: that of a
-// compaction, and what was committed since. current is the store's.
-func adopt(dir, current *os.File, key *sealed.Key) (adopted bool, err error) {
-	f, err := at(dir, newName, unix.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, errkind.Errorf(errkind.Internal, "look for a newer store: %w", err)
-	}
-	defer f.Close()
-	newer, whole := newest(f, key)
-	if !whole {
-		return false, removeNew(dir) // empty, or of a compaction that was interrupted
-	}
-	if older, whole := newest(current, key); whole && older > newer {
-		return false, removeNew(dir) // of one before
-	}
-	return true, install(dir)
-}
-
-// newest is the last commit of a file; whole is false if it has none that opens.
-func newest(f *os.File, key *sealed.Key) (seq uint64, whole bool) {
-	l, err := readHead(f, key)
-	if err != nil {
-		return 0, false
-	}
-	seq, err = l.replay(key, func(int64, []byte) error { return nil })
-	return seq, err == nil
-}
-
-func removeNew(dir *os.File) error {
-	if err := unix.Unlinkat(int(dir.Fd()), newName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return errkind.Errorf(errkind.Internal, "remove an unfinished store: %w", err)
-	}
-	return nil
 }
 
 // readHead reads the file's head and checks the key.
@@ -323,18 +203,18 @@ func (l *logFile) replay(key *sealed.Key, apply func(off int64, body []byte) err
 	if base {
 		return 0, errkind.Errorf(errkind.Integrity, "the store is damaged: its first commit does not open")
 	}
-	return seq, l.cutTail(key, seq+1)
+	return seq, l.checkTail(key, seq+1)
 }
 
-// cutTail removes an unfinished commit after the last one. Commits are written
-// one after the other, so that a whole record of a later one means that this
-// one was finished, and has been damaged since.
-func (l *logFile) cutTail(key *sealed.Key, unfinished uint64) error {
+// checkTail looks for an unfinished commit after the last one. Commits are
+// written one after the other, so that a whole record of a later one means that
+// this one was finished, and has been damaged since.
+func (l *logFile) checkTail(key *sealed.Key, unfinished uint64) error {
 	rest, err := io.ReadAll(io.NewSectionReader(l.f, l.end, max(0, l.size-l.end)))
 	if err != nil {
 		return errkind.Errorf(errkind.Internal, "read the store: %w", err)
 	}
-	if len(bytes.TrimLeft(rest, "\x00")) == 0 {
+	if l.torn = len(bytes.TrimLeft(rest, "\x00")) > 0; !l.torn {
 		return nil
 	}
 	for i := 0; ; i++ {
@@ -351,9 +231,17 @@ func (l *logFile) cutTail(key *sealed.Key, unfinished uint64) error {
 			return errkind.Errorf(errkind.Integrity, "the store is damaged: commit %d does not open, commit %d does", unfinished, h.seq)
 		}
 	}
+	return nil
+}
+
+// cutTail removes an unfinished commit.
+func (l *logFile) cutTail() error {
+	if !l.torn {
+		return nil
+	}
 	if err := errors.Join(l.f.Truncate(l.end), l.f.Sync()); err != nil {
 		return errkind.Errorf(errkind.Internal, "remove an unfinished commit: %w", err)
 	}
-	l.size = l.end
+	l.size, l.torn = l.end, false
 	return nil
 }

@@ -6,7 +6,7 @@
 // keys and values that it changes, sealed together under the partition key,
 // written and synced once. Values are in memory, except those that
 // Config.Cold names, which are read back from the log. When half of the log is
-// garbage, the state is written into a new one that takes the old one's name.
+// garbage, the state is written into a second one, and the log goes on there.
 //
 // # Why a log
 //
@@ -49,8 +49,8 @@
 // Space in use is kept under Config.Quota less a reserve. Beyond it, updates
 // fail with kind Limit and ReadOnly is true; deletions and Shrink may use the
 // reserve. Nothing is ever deleted to make room. The log with its garbage is at
-// most a quarter larger than the quota; during a compaction there is the new
-// one besides, which has none.
+// most a quarter larger than the quota; during a compaction there is the second
+// file besides, which has none.
 package store
 
 import (
@@ -89,7 +89,7 @@ type Counter interface {
 
 // Config is what a store needs.
 type Config struct {
-	Dir     *os.File // the data directory; nothing outside is opened
+	Dir     *os.File // the data directory; nothing outside is opened, nothing at all after Open
 	Key     []byte   // the partition key; not kept
 	Counter Counter
 	Quota   int64 // bytes
@@ -157,8 +157,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	if err := s.admit(ctx, counter); err != nil {
-		_ = s.log.release()
-		return nil, err
+		return nil, errors.Join(err, s.closeFiles(s.log))
 	}
 	s.raiser = newRaiser(cfg.Counter, cfg.Log, s.seq)
 	return s, nil
@@ -167,62 +166,38 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // openLog reads the log, making it if the device's counter says that there
 // never was one.
 func (s *Store) openLog(counter uint64) error {
-	f, err := s.openCurrent()
+	files, err := openPair(s.cfg.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if counter > 0 {
 			return errkind.Errorf(errkind.Integrity,
 				"the store is missing, but the module has seen its commit %d; restore the newest copy of the VCM's data", counter)
 		}
-		return s.create()
+		if err = s.create(); err == nil {
+			files, err = openPair(s.cfg.Dir)
+		}
 	}
 	if err != nil {
 		return errkind.Errorf(errkind.Of(err), "open the store: %w", err)
 	}
-	if s.log, err = readHead(f, s.key); err != nil {
-		_ = f.Close()
+	var spare *os.File
+	if s.log, spare, err = files.choose(s.key); err == nil {
+		s.seq, err = s.log.replay(s.key, s.load)
+	}
+	if err != nil {
+		_ = files.close()
 		return err
 	}
-	if s.seq, err = s.log.replay(s.key, s.load); err == nil {
-		err = s.keepSpare()
-	}
-	if err != nil {
-		_ = s.log.release()
-	}
-	return err
-}
-
-// openCurrent opens the file with the state, which may be the other one.
-func (s *Store) openCurrent() (*os.File, error) {
-	f, err := openLocked(s.cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	adopted, err := adopt(s.cfg.Dir, f, s.key)
-	if err == nil && !adopted {
-		return f, nil
-	}
-	_ = f.Close()
-	if err != nil {
-		return nil, err
-	}
-	return openLocked(s.cfg.Dir)
-}
-
-func (s *Store) keepSpare() error {
-	f, err := newSpare(s.cfg.Dir)
-	if err != nil {
-		return errkind.Errorf(errkind.Internal, "make the store's other file: %w", err)
-	}
-	s.spare.Store(f)
+	s.spare.Store(spare)
 	return nil
 }
 
 // create makes an empty log: whole under its name, or not there.
 func (s *Store) create() error {
-	f, err := newSpare(s.cfg.Dir)
+	f, err := openOther(s.cfg.Dir)
 	if err != nil {
-		return errkind.Errorf(errkind.Internal, "make the store: %w", err)
+		return err
 	}
+	defer f.Close()
 	l, err := newFile(f, s.key)
 	if err == nil {
 		_, err = s.copyTo(l, nil)
@@ -230,18 +205,10 @@ func (s *Store) create() error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err == nil {
-		err = install(s.cfg.Dir)
-	}
-	if err == nil {
-		err = s.keepSpare()
-	}
 	if err != nil {
-		_ = f.Close()
 		return errkind.Errorf(errkind.Internal, "make the store: %w", err)
 	}
-	s.log = l
-	return nil
+	return install(s.cfg.Dir)
 }
 
 // load takes the operations of a record into the index.
@@ -279,6 +246,10 @@ func (s *Store) admit(ctx context.Context, counter uint64) error {
 	}
 	if now > s.seq {
 		return errkind.Errorf(errkind.Integrity, "the module's counter went from %d to %d while the store was opened: another process uses the partition", counter, now)
+	}
+	// This is the newest state: what else there is was never acknowledged.
+	if err := errors.Join(s.log.cutTail(), s.spare.Load().Truncate(0)); err != nil {
+		return errkind.Errorf(errkind.Internal, "tidy the store: %w", err)
 	}
 	// Where the last process stopped for want of room, this one does not begin
 	// by trying again.
@@ -337,29 +308,18 @@ func (s *Store) Close() error {
 	log := s.log
 	s.log = nil
 	s.state.Unlock()
-	err := s.tidy(log)
-	if spare := s.spare.Swap(nil); spare != nil {
-		err = errors.Join(err, spare.Close())
-	}
-	if err = errors.Join(err, log.release()); err != nil {
+	if err := s.closeFiles(log); err != nil {
 		return errkind.Errorf(errkind.Internal, "close the store: %w", err)
 	}
 	return raiseErr
 }
 
-// tidy leaves one file, of the store's name, where files may be made and removed
-// still; else the next process that opens the store does.
-func (s *Store) tidy(log *logFile) error {
-	current, err := isCurrent(s.cfg.Dir, log.f)
-	switch {
-	case err != nil:
-		return err
-	case current:
-		_ = removeNew(s.cfg.Dir)
-	default:
-		_ = install(s.cfg.Dir)
+func (s *Store) closeFiles(log *logFile) error {
+	var err error
+	if spare := s.spare.Swap(nil); spare != nil {
+		err = spare.Close()
 	}
-	return nil
+	return errors.Join(err, log.release())
 }
 
 // DiskUsed is the space in use, in bytes.
