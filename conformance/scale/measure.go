@@ -57,7 +57,7 @@ func memory(orchestratord, hsmd int) (m Memory, err error) {
 	if m.Available, err = available(); err != nil {
 		return m, err
 	}
-	children, err := childrenOf(orchestratord)
+	children, forkers, err := childrenOf(orchestratord)
 	if err != nil {
 		return m, err
 	}
@@ -75,7 +75,7 @@ func memory(orchestratord, hsmd int) (m Memory, err error) {
 		m.PageTables += st["VmPTE"]
 	}
 	m.Processes = len(children)
-	for _, pid := range []int{orchestratord, hsmd} {
+	for _, pid := range append(forkers, orchestratord, hsmd) {
 		f, err := fields(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
 			return m, err
@@ -106,22 +106,31 @@ func readStat(pid int) (s stat, err error) {
 	return stat{parent: number(1), cpu: time.Duration(number(11)+number(12)) * tick}, nil
 }
 
-func childrenOf(parent int) ([]int, error) {
+// forkerName is what the orchestrator calls the child that makes the others.
+const forkerName = "vcm-forker"
+
+// childrenOf returns the VCMs' processes, and the processes that make them.
+func childrenOf(orchestratord int) (vcms, forkers []int, err error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []int
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(filepath.Base(d))
 		if err != nil {
 			continue
 		}
-		if s, err := readStat(pid); err == nil && s.parent == parent { // or it has just ended
-			out = append(out, pid)
+		s, err := readStat(pid)
+		if err != nil || s.parent != orchestratord { // or it has just ended
+			continue
+		}
+		if name, _ := os.ReadFile(filepath.Join(d, "cmdline")); string(name) == forkerName+"\x00" {
+			forkers = append(forkers, pid)
+		} else {
+			vcms = append(vcms, pid)
 		}
 	}
-	return out, nil
+	return vcms, forkers, nil
 }
 
 // cpu is the processor time that processes have used so far.
@@ -133,7 +142,7 @@ func (c cpu) minus(d cpu) cpu {
 
 // processorTime adds up the VCMs that live, and the daemons.
 func processorTime(orchestratord, hsmd int) (c cpu, err error) {
-	children, err := childrenOf(orchestratord)
+	children, forkers, err := childrenOf(orchestratord)
 	if err != nil {
 		return c, err
 	}
@@ -144,12 +153,16 @@ func processorTime(orchestratord, hsmd int) (c cpu, err error) {
 		}
 		c.vcms += s.cpu
 	}
-	for pid, to := range map[int]*time.Duration{orchestratord: &c.orchestratord, hsmd: &c.hsmd} {
+	daemons := map[int]*time.Duration{orchestratord: &c.orchestratord, hsmd: &c.hsmd}
+	for _, pid := range forkers {
+		daemons[pid] = &c.orchestratord
+	}
+	for pid, to := range daemons {
 		s, err := readStat(pid)
 		if err != nil {
 			return c, err
 		}
-		*to = s.cpu
+		*to += s.cpu
 	}
 	return c, nil
 }

@@ -312,7 +312,7 @@ func (r *run) nothing(ctx context.Context) error {
 	if err != nil || len(all) > 0 {
 		return fmt.Errorf("%d VCMs are left: %w", len(all), err)
 	}
-	children, err := childrenOf(r.orch.PID())
+	children, _, err := childrenOf(r.orch.PID())
 	if err != nil || len(children) > 0 {
 		return fmt.Errorf("%d processes are left: %w", len(children), err)
 	}

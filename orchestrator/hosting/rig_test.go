@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ import (
 // The test binary, run again as vcmd, is the VCM: it serves nothing and stops
 // when it is told to.
 func TestMain(m *testing.M) {
-	if os.Args[0] == "vcmd" {
+	if strings.HasPrefix(os.Args[0], "vcmd ") {
 		os.Exit(child())
 	}
 	os.Exit(m.Run())

@@ -27,6 +27,9 @@ type Cgroups interface {
 type Group interface {
 	Version() string // "", v1, v2
 	Add(pid int) error
+	// Visit returns the files by which a thread enters the group by itself, for a
+	// child that is born there, and leaves it again; none if that takes more.
+	Visit() (enter, leave []string)
 	// Remove drops the group after its last process has ended.
 	Remove()
 }
@@ -46,6 +49,8 @@ func (noGroup) Version() string { return "" }
 func (noGroup) Add(int) error   { return nil }
 func (noGroup) Remove()         {}
 
+func (noGroup) Visit() (enter, leave []string) { return nil, nil }
+
 // controllers are what a VCM's group must bound.
 var controllers = []string{"memory", "pids", "cpu"}
 
@@ -54,6 +59,8 @@ type hierarchy struct {
 	version string
 	// bases is where each controller's groups are made; one folder for all in v2.
 	bases map[string]string
+	// homes is where the orchestrator is, in v1.
+	homes map[string]string
 }
 
 // FindCgroups looks for writable control groups of the calling process and
@@ -133,7 +140,7 @@ func below(point, root, path string) string {
 }
 
 func prepareV1(own map[string]string, name string) (*hierarchy, error) {
-	h := &hierarchy{version: "v1", bases: map[string]string{}}
+	h := &hierarchy{version: "v1", bases: map[string]string{}, homes: own}
 	for _, c := range controllers {
 		if own[c] == "" {
 			return nil, errkind.Errorf(errkind.Unavailable, "no %s controller", c)
@@ -213,6 +220,9 @@ func (h *hierarchy) Make(name string, l Limits) (Group, error) {
 		}
 		if !slices.Contains(g.dirs, dir) {
 			g.dirs = append(g.dirs, dir)
+			if home := h.homes[c]; home != "" {
+				g.enter, g.leave = append(g.enter, filepath.Join(dir, "tasks")), append(g.leave, filepath.Join(home, "tasks"))
+			}
 		}
 		for _, s := range settings(h.version, c, l) {
 			if err := write(dir, s.file, s.value); err != nil && !s.optional {
@@ -261,6 +271,8 @@ func settings(version, controller string, l Limits) []setting {
 type group struct {
 	version string
 	dirs    []string
+
+	enter, leave []string
 }
 
 func (g *group) Version() string { return g.version }
@@ -273,6 +285,10 @@ func (g *group) Add(pid int) error {
 	}
 	return nil
 }
+
+// Visit implements Group. Version 2 moves whole processes only, or makes them
+// in a group by a call that the runtime does not combine with a forker.
+func (g *group) Visit() (enter, leave []string) { return g.enter, g.leave }
 
 // Remove retries for a moment: the kernel frees a group a little after its last
 // process was waited for.

@@ -18,11 +18,13 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
+	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 )
 
 // The test binary, run again as vcmd, is the child of these tests.
 func TestMain(m *testing.M) {
-	if os.Args[0] == "vcmd" {
+	launch.ServeForker()
+	if strings.HasPrefix(os.Args[0], "vcmd ") {
 		os.Exit(child())
 	}
 	os.Exit(m.Run())

@@ -55,7 +55,10 @@ type Config struct {
 	Floor   string // weakest level that may be started
 	UIDBase int    // first uid of the unit's range; used as root only
 	Cgroups Cgroups
-	Log     *slog.Logger
+	// Forker is a program whose main calls ServeForker, usually this one. It makes
+	// the processes that would otherwise begin as copies of this one; "" makes none so.
+	Forker string
+	Log    *slog.Logger
 }
 
 // Launcher starts processes. It pins the binary it was made with: replacing the
@@ -65,6 +68,8 @@ type Launcher struct {
 	binary *os.File
 	plans  []plan
 	chosen atomic.Int32 // index of the first plan that has not failed yet
+	null   *os.File
+	forker *forker // nil without
 
 	starting sync.Mutex // held while a process is being made
 }
@@ -90,12 +95,23 @@ func New(cfg Config) (*Launcher, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Unavailable, "VCM program %s: %w", cfg.Path, err)
 	}
-	return &Launcher{cfg: cfg, binary: os.NewFile(uintptr(fd), cfg.Path), plans: plans(os.Geteuid() == 0)}, nil
+	l := &Launcher{cfg: cfg, binary: os.NewFile(uintptr(fd), cfg.Path), plans: plans(os.Geteuid() == 0)}
+	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		_ = l.binary.Close()
+		return nil, errkind.Errorf(errkind.Unavailable, "standard streams: %w", err)
+	}
+	if cfg.Forker != "" {
+		l.forker = &forker{program: cfg.Forker, binary: l.binary}
+	}
+	return l, nil
 }
 
 // Close lets go of the binary and the control groups, after the last process.
 func (l *Launcher) Close() error {
-	return errors.Join(l.binary.Close(), l.cfg.Cgroups.Close())
+	if l.forker != nil {
+		l.forker.Close()
+	}
+	return errors.Join(l.binary.Close(), l.null.Close(), l.cfg.Cgroups.Close())
 }
 
 // Floor returns the weakest level that may be started.
@@ -156,14 +172,16 @@ func (l *Launcher) start(ctx context.Context, spec Spec, group Group) (*Process,
 		spec.Start.Listeners = append(spec.Start.Listeners,
 			vcmcontrol.Listener{Service: s.Service, Address: s.Address, FD: vcmcontrol.FirstListenerFD + i})
 	}
-	cmd, used, err := l.spawn(spec, group, files)
+	b, used, err := l.spawn(spec, group, files)
 	if err != nil {
 		_ = c.here.Close()
 		return nil, err
 	}
 	spec.Start.Isolation = used.isolation(group, l.cfg.Floor)
-	p := newProcess(cmd, c.here, group, l.cfg.Floor)
-	if err := group.Add(cmd.Process.Pid); err != nil {
+	p := newProcess(b.child, c.here, group, l.cfg.Floor)
+	if b.grouped {
+		// It never was anywhere else.
+	} else if err := group.Add(p.PID()); err != nil {
 		// The process waits for Start, so nothing ran without its limits yet.
 		l.cfg.Log.Warn("not in its control group", "uuid", spec.Start.UUID, "err", err)
 		spec.Start.Isolation.Cgroup = ""
@@ -186,7 +204,7 @@ func (l *Launcher) tell(ctx context.Context, p *Process, start vcmcontrol.Start)
 		return nil
 	}
 	if errkind.Is(err, errkind.Unavailable) && p.ends(ctx) {
-		err = p.endedEarly()
+		err = p.whyEnded()
 	}
 	return fmt.Errorf("start of VCM %s: %w", start.UUID, err)
 }

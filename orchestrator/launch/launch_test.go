@@ -22,6 +22,9 @@ import (
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
+// direct is a launcher that makes its processes itself.
+const direct = "-"
+
 func launcher(t *testing.T, cfg launch.Config) *launch.Launcher {
 	t.Helper()
 	exe, err := os.Executable()
@@ -29,6 +32,11 @@ func launcher(t *testing.T, cfg launch.Config) *launch.Launcher {
 		t.Fatal(err)
 	}
 	cfg.Path, cfg.Log = exe, quiet()
+	if cfg.Forker == "" {
+		cfg.Forker = exe
+	} else if cfg.Forker == direct {
+		cfg.Forker = ""
+	}
 	if cfg.Floor == "" {
 		cfg.Floor = launch.Plain
 	}
@@ -101,8 +109,18 @@ func isReady(t *testing.T, p *launch.Process) vcmcontrol.Ready {
 
 func TestChildGetsExactlyWhatIsDeclared(t *testing.T) {
 	t.Parallel()
+	for name, forker := range map[string]string{"by the forker": "", "directly": direct} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			getsExactlyWhatIsDeclared(t, launch.Config{Forker: forker})
+		})
+	}
+}
+
+func getsExactlyWhatIsDeclared(t *testing.T, cfg launch.Config) {
+	t.Helper()
 	s := spec(t, "census")
-	p := start(t, launcher(t, launch.Config{}), s)
+	p := start(t, launcher(t, cfg), s)
 	var c census
 	if err := json.Unmarshal([]byte(isReady(t, p).Controls[0].Proof), &c); err != nil {
 		t.Fatal(err)
@@ -110,7 +128,7 @@ func TestChildGetsExactlyWhatIsDeclared(t *testing.T) {
 	if want := []int{0, 1, 2, 3, 4, 5, 6}; !slices.Equal(c.FDs, want) {
 		t.Errorf("descriptors %v, want %v", c.FDs, want)
 	}
-	if len(c.Env) != 0 || !slices.Equal(c.Args, []string{"vcmd"}) {
+	if len(c.Env) != 0 || !slices.Equal(c.Args, []string{"vcmd " + s.Start.UUID}) {
 		t.Errorf("environment %q, arguments %q", c.Env, c.Args)
 	}
 	if len(c.Isolation.Namespaces) != 6 {
@@ -266,7 +284,13 @@ func TestControlSocketLostEndsTheChild(t *testing.T) {
 }
 
 func TestNoDescriptorAndNoProcessIsLeft(t *testing.T) {
-	l := launcher(t, launch.Config{})
+	for _, forker := range []string{"", direct} {
+		leavesNothing(t, launcher(t, launch.Config{Forker: forker}))
+	}
+}
+
+func leavesNothing(t *testing.T, l *launch.Launcher) {
+	t.Helper()
 	s := spec(t, "census")
 	s.Attach = func(context.Context, *os.File) error { return nil }
 	round := func() {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -80,7 +79,7 @@ func (p plan) attributes(uid int) *syscall.SysProcAttr {
 
 // spawn starts the binary by the strongest plan that the kernel takes. A plan
 // that failed is not tried again by this launcher.
-func (l *Launcher) spawn(spec Spec, g Group, files []*os.File) (*exec.Cmd, plan, error) {
+func (l *Launcher) spawn(spec Spec, g Group, files []*os.File) (born, plan, error) {
 	var last error
 	for i := int(l.chosen.Load()); i < len(l.plans); i++ {
 		p := weaken(l.plans[i], spec)
@@ -88,13 +87,13 @@ func (l *Launcher) spawn(spec Spec, g Group, files []*os.File) (*exec.Cmd, plan,
 			if last == nil {
 				last = fmt.Errorf("control groups or uids of its own are not to be had")
 			}
-			return nil, plan{}, errkind.Errorf(errkind.Refused,
+			return born{}, plan{}, errkind.Errorf(errkind.Refused,
 				"VCM %s not started: this host isolates it at level %s at best, below the floor %s (%w); lower it with --isolation-floor",
 				spec.Start.UUID, best, l.cfg.Floor, last)
 		}
-		cmd, err := l.try(p, spec, files)
+		b, err := l.try(p, spec, g, files)
 		if err == nil {
-			return cmd, p, nil
+			return b, p, nil
 		}
 		last = err
 		if !denied(err) {
@@ -104,7 +103,7 @@ func (l *Launcher) spawn(spec Spec, g Group, files []*os.File) (*exec.Cmd, plan,
 			l.cfg.Log.Warn("isolation reduced", "without", p.namespaces, "ownUid", p.ownUID, "err", err)
 		}
 	}
-	return nil, plan{}, errkind.Errorf(errkind.Unavailable, "start VCM %s: %w", spec.Start.UUID, last)
+	return born{}, plan{}, errkind.Errorf(errkind.Unavailable, "start VCM %s: %w", spec.Start.UUID, last)
 }
 
 // denied reports whether the kernel refused what was asked for, rather than
@@ -118,29 +117,57 @@ func denied(err error) bool {
 	return false
 }
 
-func (l *Launcher) try(p plan, spec Spec, files []*os.File) (*exec.Cmd, error) {
+// born is a process that was just made.
+type born struct {
+	child   *child
+	grouped bool // it is in its control group
+}
+
+func (l *Launcher) try(p plan, spec Spec, g Group, files []*os.File) (born, error) {
 	uid := os.Geteuid()
 	if p.ownUID {
 		uid = l.cfg.UIDBase + spec.Slot
 	}
 	if err := own(spec.DataDir, uid); err != nil {
-		return nil, err
+		return born{}, err
 	}
-	cmd := &exec.Cmd{
-		Path:        l.program(),
-		Args:        []string{"vcmd"},
-		Env:         []string{},
-		Dir:         "/",
-		ExtraFiles:  files,
-		Stderr:      newWords(l.cfg.Log.With("uuid", spec.Start.UUID)),
-		WaitDelay:   lingering,
-		SysProcAttr: p.attributes(uid),
+	said, says, err := os.Pipe()
+	if err != nil {
+		return born{}, err
+	}
+	defer says.Close()
+	process, grouped, err := l.fork(p, uid, programName+" "+spec.Start.UUID, g, append([]*os.File{l.null, l.null, says}, files...))
+	if err != nil {
+		_ = said.Close()
+		return born{}, err
+	}
+	return born{newChild(process, said, newWords(l.cfg.Log.With("uuid", spec.Start.UUID))), grouped}, nil
+}
+
+// programName is the first word of a process's only argument. The VCM follows,
+// for who looks at the host's processes; the program does not read it.
+const programName = "vcmd"
+
+// fork makes the process.
+func (l *Launcher) fork(p plan, uid int, name string, g Group, files []*os.File) (process *os.Process, grouped bool, err error) {
+	if l.forker != nil && p.copies() {
+		o := order{Name: name, Flags: p.flags, OwnUID: p.ownUID, UID: uid}
+		o.Enter, o.Leave = g.Visit()
+		return l.forker.fork(o, files)
 	}
 	// While the runtime writes a child's uid map, the map's descriptor is open
 	// without close-on-exec: another child started meanwhile would inherit it.
 	l.starting.Lock()
 	defer l.starting.Unlock()
-	return cmd, cmd.Start()
+	process, err = os.StartProcess(l.program(), []string{name}, &os.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: p.attributes(uid)})
+	return process, false, err
+}
+
+// copies reports whether the runtime makes the process by a full copy of the
+// maker, and whether its parent's death reaches it also if that is not the
+// maker: it is not mistaken for dead where no process outside is seen.
+func (p plan) copies() bool {
+	return p.flags&unix.CLONE_NEWUSER != 0 && p.flags&unix.CLONE_NEWPID != 0
 }
 
 // own gives the data directory to uid, with what is in it. Only root can, and

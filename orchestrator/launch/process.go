@@ -16,7 +16,7 @@ import (
 
 // Process is one started vcmd. Its owner waits for Done.
 type Process struct {
-	cmd   *exec.Cmd
+	child *child
 	conn  *fdrpc.Conn
 	group Group
 	floor string
@@ -33,9 +33,9 @@ type Final struct{ error }
 // Unwrap gives errkind the kind.
 func (f Final) Unwrap() error { return f.error }
 
-func newProcess(cmd *exec.Cmd, here *net.UnixConn, g Group, floor string) *Process {
+func newProcess(c *child, here *net.UnixConn, g Group, floor string) *Process {
 	p := &Process{
-		cmd: cmd, group: g, floor: floor,
+		child: c, group: g, floor: floor,
 		ready: make(chan vcmcontrol.Ready, 1), failed: make(chan vcmcontrol.Failed, 1), done: make(chan struct{}),
 	}
 	p.conn = fdrpc.New(here, p.answer)
@@ -49,7 +49,7 @@ func (p *Process) run() {
 	talked := make(chan error, 1)
 	go func() { talked <- p.conn.Run(context.Background()) }()
 	exited := make(chan error, 1)
-	go func() { exited <- wait(p.cmd) }()
+	go func() { exited <- p.child.wait() }()
 	select {
 	case p.exit = <-exited:
 		_ = p.conn.Close()
@@ -69,7 +69,7 @@ func (p *Process) reap(exited <-chan error) error {
 	case err := <-exited:
 		return err
 	case <-time.After(lingering):
-		_ = p.cmd.Process.Kill()
+		_ = p.child.process.Kill()
 		return <-exited
 	}
 }
@@ -117,7 +117,14 @@ func (p *Process) ends(ctx context.Context) bool {
 	return false
 }
 
-func (p *Process) endedEarly() error {
+// whyEnded is why a process that has ended never was ready: what it said, if it
+// did, which may have come together with the end.
+func (p *Process) whyEnded() error {
+	select {
+	case f := <-p.failed:
+		return failure(f)
+	default:
+	}
 	return errkind.Errorf(errkind.Unavailable, "the VCM's process ended before it was ready: %s", p.Ending())
 }
 
@@ -134,12 +141,7 @@ func (p *Process) Ready(ctx context.Context) (vcmcontrol.Ready, error) {
 	case f := <-p.failed:
 		return vcmcontrol.Ready{}, failure(f)
 	case <-p.done:
-		select { // the report may have come together with the end
-		case f := <-p.failed:
-			return vcmcontrol.Ready{}, failure(f)
-		default:
-			return vcmcontrol.Ready{}, p.endedEarly()
-		}
+		return vcmcontrol.Ready{}, p.whyEnded()
 	case <-ctx.Done():
 		return vcmcontrol.Ready{}, errkind.Errorf(errkind.Unavailable, "the VCM was not ready in time: %w", context.Cause(ctx))
 	}
@@ -188,7 +190,7 @@ func (p *Process) Ending() string {
 }
 
 // PID returns the process's number.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+func (p *Process) PID() int { return p.child.process.Pid }
 
 // Stats asks for the live figures.
 func (p *Process) Stats(ctx context.Context) (vcmcontrol.Stats, error) {
@@ -236,7 +238,7 @@ func (p *Process) Terminate(patience time.Duration) {
 		wait time.Duration
 	}{
 		{func() {}, patience},
-		{func() { _ = p.cmd.Process.Signal(syscall.SIGTERM) }, 2 * time.Second},
+		{func() { _ = p.child.process.Signal(syscall.SIGTERM) }, 2 * time.Second},
 	}
 	for _, s := range steps {
 		s.act()
@@ -251,7 +253,7 @@ func (p *Process) Terminate(patience time.Duration) {
 
 // Kill ends the process at once and waits for it.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill()
+	_ = p.child.process.Kill()
 	<-p.done
 }
 

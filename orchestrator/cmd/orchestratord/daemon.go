@@ -273,7 +273,7 @@ func (s *stage) openLauncher(context.Context) (err error) {
 	if base == 0 {
 		base = uidBase(s.id.ESN)
 	}
-	s.launcher, err = launch.New(launch.Config{Path: s.vcmd, Floor: s.floor, UIDBase: base, Cgroups: groups, Log: s.log})
+	s.launcher, err = launch.New(launch.Config{Path: s.vcmd, Floor: s.floor, UIDBase: base, Cgroups: groups, Forker: "/proc/self/exe", Log: s.log})
 	if err != nil {
 		return err
 	}

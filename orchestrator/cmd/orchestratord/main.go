@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/internal/console"
+	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 )
 
 // gcPercent keeps the heap small: a child in a user namespace is made by a copy
@@ -16,6 +17,7 @@ import (
 const gcPercent = 40
 
 func main() {
+	launch.ServeForker()
 	debug.SetGCPercent(gcPercent)
 	console.Main(app)
 }
