@@ -44,8 +44,8 @@ const (
 	ServiceMonitor    = "monitor"    // SSH: logs, statistics
 	ServicePrismToken = "prismtoken" // SSH: administration of users, preferences, keys
 	ServiceConductor  = "conductor"  // SSH: the SM API
-	ServiceTokenAPI   = "tokenapi"   // TLS: Thrift TokenApi, port 9443
-	ServiceSMAPI      = "smapi"      // TCP: the SM API, port 5100
+	ServiceTokenAPI   = "tokenapi"   // TLS: Thrift TokenApi
+	ServiceSMAPI      = "smapi"      // TCP: the SM API
 	ServiceTsmWeb     = "tsmweb"     // reserved for a web interface on port 8443; nothing listens there
 )
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/licensing"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
 	"github.com/tesserae-hsm/tesserae/orchestrator/network"
@@ -76,6 +77,7 @@ func (u Unit) merge(r *request.Request, c Choices) (lifecycle.Properties, error)
 		Autostart:        choose(c.Autostart, wish.Autostart),
 		RestrictStartup:  choose(nil, wish.RestrictStartup),
 		SerialCardreader: choose(c.SerialCardreader, wish.SerialCardreader),
+		ConductorPort:    vcmcontrol.DefaultConductorPort,
 		DiskQuota:        DefaultDiskQuota,
 		TenantRequestKey: request.KeyText(r.RequestKey),
 	}
@@ -84,6 +86,9 @@ func (u Unit) merge(r *request.Request, c Choices) (lifecycle.Properties, error)
 	}
 	if err := request.CheckName(p.Name); err != nil {
 		return p, err
+	}
+	if wish.ConductorPort != nil {
+		p.ConductorPort = *wish.ConductorPort
 	}
 	want := u.Entitlement.Features.Default()
 	switch {

@@ -77,6 +77,8 @@ func (u Unit) change(v lifecycle.Record, r *request.Request, name string) (Chang
 			return c, err
 		}
 		p.IPAddress = a.String()
+	case request.PropertyConductorPort:
+		p.ConductorPort = *ask.ConductorPort
 	case request.PropertyRequestKey:
 		p.TenantRequestKey = request.KeyText(ask.RequestKey)
 	case request.PropertyRestrictStartup:
@@ -120,6 +122,7 @@ func Properties() []Info {
 		{request.PropertySerialCardreader, flag, "the VCM has the serial card reader; one VCM of a unit at a time"},
 		{request.PropertyFeatures, "names separated by |, or a hexadecimal word", "optional features, a subset of the platform's"},
 		{request.PropertyIPAddress, "an address in the VCM network", "where the tenant reaches the VCM"},
+		{request.PropertyConductorPort, "a number from 1024 to 65535", "TCP port of the Conductor, the low-level API; 5100 unless it is set"},
 		{request.PropertyRequestKey, "a public key in authorized_keys form", "verifies the tenant's requests; a change is signed by the current key"},
 	}
 }

@@ -28,7 +28,7 @@ func TestProperty(t *testing.T) {
 	type props = request.Properties
 	share := shareKey(t)
 	all := request.Request{Properties: props{Name: ptr("new"), Autostart: ptr(true), SerialCardreader: ptr(true),
-		Features: ptr(licensing.STSEA11), IPAddress: ptr("127.77.1.10"), RequestKey: next.PublicKey()}}
+		Features: ptr(licensing.STSEA11), IPAddress: ptr("127.77.1.10"), ConductorPort: ptr(uint16(5200)), RequestKey: next.PublicKey()}}
 	holder := lifecycle.Record{UUID: otherID, Properties: lifecycle.Properties{SerialCardreader: true, IPAddress: "127.77.1.10"}}
 
 	for name, c := range map[string]struct {
@@ -72,6 +72,14 @@ func TestProperty(t *testing.T) {
 		}},
 		"its own ip_address": {vcm: plain, vcms: []lifecycle.Record{plain}, request: request.Request{Properties: props{IPAddress: ptr("127.77.1.9")}},
 			name: "ip_address", value: "127.77.1.9"},
+		"conductor_port": {vcm: plain, request: all, name: "conductor-port", value: "5200", then: func(t *testing.T, c admit.Change) {
+			if c.Properties.ConductorPort != 5200 {
+				t.Errorf("%+v", c)
+			}
+		}},
+		"conductor_port of another service": {vcm: plain, request: all, name: "conductor_port", value: "2203", kind: errkind.Invalid, text: "port 2203 is that of the VCM's service prismtoken"},
+		"conductor_port needs privilege":    {vcm: plain, request: all, name: "conductor_port", value: "443", kind: errkind.Invalid, text: "outside 1024 to 65535"},
+		"conductor_port is no number":       {vcm: plain, request: all, name: "conductor_port", value: "http", kind: errkind.Invalid, text: "conductor_port is a number"},
 		"k_tenant_req": {vcm: plain, request: all, name: "k_tenant_req", value: keyText + " comment", then: func(t *testing.T, c admit.Change) {
 			if c.Properties.TenantRequestKey != keyText {
 				t.Errorf("%+v", c)

@@ -75,7 +75,7 @@ func (h *Host) decide(t hsmapi.Time, file []byte, c admit.Choices) (*vcm, admit.
 	}
 	p := creation.Properties
 	var sockets []network.Socket
-	if p.IPAddress, sockets, err = h.address(u, p.IPAddress); err != nil {
+	if p.IPAddress, sockets, err = h.address(u, place(p)); err != nil {
 		return nil, creation, err
 	}
 	v := newVCM(lifecycle.Record{
@@ -83,7 +83,7 @@ func (h *Host) decide(t hsmapi.Time, file []byte, c admit.Choices) (*vcm, admit.
 		Properties: p, RequestID: creation.RequestID, SSHAdminKey: creation.SSHAdminKey, Slot: freeSlot(u.VCMs),
 		Created: t.Module.UTC(), Changed: t.Module.UTC(),
 	}, 0)
-	v.address, v.sockets = p.IPAddress, sockets
+	v.place, v.sockets = place(p), sockets
 	v.lock()
 	h.mu.Lock()
 	h.vcms[v.uuid] = v

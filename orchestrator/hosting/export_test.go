@@ -10,7 +10,7 @@ func Kill(h *Host) {
 	for _, v := range h.all() {
 		v.mu.Lock()
 		network.CloseAll(v.sockets)
-		v.address, v.sockets = "", nil
+		v.place, v.sockets = network.Place{}, nil
 		v.mu.Unlock()
 	}
 }

@@ -107,7 +107,7 @@ func (h *Host) Close(ctx context.Context) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		network.CloseAll(v.sockets) // a local address stays: the next run wants it again
-		v.address, v.sockets = "", nil
+		v.place, v.sockets = network.Place{}, nil
 	})
 }
 
@@ -149,7 +149,7 @@ type vcm struct {
 	final    error         // why supervision gave up
 	changed  chan struct{} // closed and replaced when rec changes
 	super    *launch.Supervisor
-	address  string           // of sockets
+	place    network.Place    // of sockets
 	sockets  []network.Socket // reserved for as long as v exists
 	homeless bool             // the last try to reserve them failed
 	serving  bool             // the process that was launched last did get ready

@@ -8,7 +8,6 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/orchestrator/admit"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
-	"github.com/tesserae-hsm/tesserae/orchestrator/network"
 )
 
 // List returns the records in the order of their creation.
@@ -98,14 +97,11 @@ func (h *Host) SetProperty(ctx context.Context, by Actor, uuid string, file []by
 	if err != nil {
 		return rec, err
 	}
-	to := change.Properties.IPAddress
-	moves := to != rec.Properties.IPAddress
-	if moves {
-		sockets, err := reserveChosen(to)
-		if err != nil {
+	from, to := place(rec.Properties), place(change.Properties)
+	if from != to {
+		if err := canMove(v, to); err != nil {
 			return rec, err
 		}
-		network.CloseAll(sockets) // they become v's once its record says so
 	}
 	err = h.audit(ctx, by, "vcm.property", uuid, t.Module, map[string]string{"property": name, "value": value})
 	next := rec
@@ -113,10 +109,12 @@ func (h *Host) SetProperty(ctx context.Context, by Actor, uuid string, file []by
 		next, err = h.change(ctx, v, change)
 		h.auditOutcome(by, "vcm.property", uuid, t.Module, err)
 	}
-	if moves && err == nil {
+	switch {
+	case from == to:
+	case err == nil:
 		h.keep(v)
-	} else if moves {
-		h.release(to)
+	case from.Address != to.Address:
+		h.release(to.Address)
 	}
 	return next, err
 }

@@ -2,9 +2,11 @@ package hosting
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/orchestrator/admit"
+	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
 	"github.com/tesserae-hsm/tesserae/orchestrator/network"
 )
 
@@ -14,28 +16,34 @@ import (
 func (h *Host) bind(v *vcm) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	address := v.rec.Properties.IPAddress
-	if v.address == address {
+	to := place(v.rec.Properties)
+	if v.place == to {
 		return nil
 	}
-	sockets, err := network.Reserve(address)
+	sockets, err := network.Reserve(to, v.sockets...)
 	if err != nil {
 		return err
 	}
-	h.letGo(v)
-	v.address, v.sockets = address, sockets
+	h.letGo(v, sockets...)
+	v.place, v.sockets = to, sockets
 	return nil
 }
 
+func place(p lifecycle.Properties) network.Place {
+	return network.Place{Address: p.IPAddress, ConductorPort: p.ConductorPort}
+}
+
 // letGo gives v's ports up, and its address as far as we made it the host's.
-// v.mu is held.
-func (h *Host) letGo(v *vcm) {
-	if v.address == "" {
+// Those in next stay, and so does their address. v.mu is held.
+func (h *Host) letGo(v *vcm, next ...network.Socket) {
+	if v.place.Address == "" {
 		return
 	}
-	network.CloseAll(v.sockets)
-	h.release(v.address)
-	v.address, v.sockets = "", nil
+	network.CloseAll(v.sockets, next...)
+	if !slices.ContainsFunc(next, func(s network.Socket) bool { return slices.Contains(v.sockets, s) }) {
+		h.release(v.place.Address)
+	}
+	v.place, v.sockets = network.Place{}, nil
 }
 
 // release takes back what made an address local to the host.
@@ -80,23 +88,33 @@ func (h *Host) refuse(v *vcm) {
 }
 
 // address reserves the chosen address, or else a free one that can be had.
-func (h *Host) address(u admit.Unit, chosen string) (address string, sockets []network.Socket, err error) {
-	if chosen != "" {
+func (h *Host) address(u admit.Unit, chosen network.Place) (address string, sockets []network.Socket, err error) {
+	if chosen.Address != "" {
 		sockets, err = reserveChosen(chosen)
-		return chosen, sockets, err
+		return chosen.Address, sockets, err
 	}
 	a, err := h.cfg.Network.Allocate(u.Addresses(), func(a netip.Addr) (err error) {
-		sockets, err = network.Reserve(a.String())
+		sockets, err = network.Reserve(network.Place{Address: a.String(), ConductorPort: chosen.ConductorPort})
 		return err
 	})
 	return a.String(), sockets, err
 }
 
-// reserveChosen reserves an address that somebody asked for.
-func reserveChosen(address string) ([]network.Socket, error) {
-	sockets, err := network.Reserve(address)
+// reserveChosen reserves a place that somebody asked for, for a VCM that has the
+// sockets have.
+func reserveChosen(to network.Place, have ...network.Socket) ([]network.Socket, error) {
+	sockets, err := network.Reserve(to, have...)
 	if err != nil {
-		return nil, errkind.Errorf(errkind.Refused, "address %s cannot be used on this host: %w", address, err)
+		return nil, errkind.Errorf(errkind.Refused, "address %s cannot be used on this host: %w", to.Address, err)
 	}
 	return sockets, nil
+}
+
+// canMove fails if v could not have its ports at to.
+func canMove(v *vcm, to network.Place) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	sockets, err := reserveChosen(to, v.sockets...)
+	network.CloseAll(sockets, v.sockets...)
+	return err
 }

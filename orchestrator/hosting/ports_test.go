@@ -4,12 +4,14 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/orchestrator/admit"
 	"github.com/tesserae-hsm/tesserae/orchestrator/hosting"
 	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
@@ -22,7 +24,7 @@ import (
 // cannot.
 func free(t *testing.T, address string) {
 	t.Helper()
-	sockets, err := network.Reserve(address)
+	sockets, err := network.Reserve(network.Place{Address: address})
 	if err != nil {
 		t.Errorf("%s is not free: %v", address, err)
 	}
@@ -31,7 +33,7 @@ func free(t *testing.T, address string) {
 
 func taken(t *testing.T, when, address string) {
 	t.Helper()
-	sockets, err := network.Reserve(address)
+	sockets, err := network.Reserve(network.Place{Address: address})
 	if !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("%s: another one has got %s: %v", when, address, err)
 		network.CloseAll(sockets)
@@ -40,7 +42,7 @@ func taken(t *testing.T, when, address string) {
 
 // dial says whether clients of a VCM can connect.
 func dial(address string) error {
-	c, err := net.DialTimeout("tcp", network.Endpoints(address)[0].Address, 5*time.Second)
+	c, err := net.DialTimeout("tcp", network.Endpoints(network.Place{Address: address})[0].Address, 5*time.Second)
 	if err == nil {
 		c.Close()
 	}
@@ -89,7 +91,7 @@ func TestAddressIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	next, err := n.Allocate([]string{a}, func(a netip.Addr) error {
-		sockets, err := network.Reserve(a.String())
+		sockets, err := network.Reserve(network.Place{Address: a.String()})
 		network.CloseAll(sockets)
 		return err
 	})
@@ -108,6 +110,73 @@ func TestAddressIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	free(t, a)
+}
+
+// A VCM's Conductor moves to another port and keeps the rest, unless somebody else
+// has the port.
+func TestConductorPortMoves(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := r.open(false)
+	wish := uint16(5105)
+	rec, err := h.Create(t.Context(), "by", r.request(request.Request{Kind: request.Create, Properties: request.Properties{ConductorPort: &wish}}), admit.Choices{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(port uint16) error {
+		file := r.request(request.Request{Kind: request.SetProperties, VCM: rec.UUID, Properties: request.Properties{ConductorPort: &port}})
+		_, err := h.SetProperty(t.Context(), "by", rec.UUID, file, "conductor_port", strconv.Itoa(int(port)))
+		return err
+	}
+	at := func(port uint16) string {
+		return netip.AddrPortFrom(netip.MustParseAddr(rec.Properties.IPAddress), port).String()
+	}
+	held := func(port uint16) {
+		t.Helper()
+		for _, p := range vcmcontrol.Ports(port) {
+			if l, err := net.Listen("tcp", at(p.Port)); !errors.Is(err, unix.EADDRINUSE) {
+				t.Errorf("%s on %d: %v", p.Service, p.Port, err)
+				if err == nil {
+					l.Close()
+				}
+			}
+		}
+	}
+	held(5105)
+	l, err := net.Listen("tcp", at(5106))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := set(5106); !errkind.Is(err, errkind.Refused) {
+		t.Errorf("another one's port: %v", err)
+	}
+	l.Close()
+	held(5105)
+	for range 2 {
+		if err := set(5106); err != nil {
+			t.Fatal(err)
+		}
+		held(5106)
+	}
+	if l, err := net.Listen("tcp", at(5105)); err != nil {
+		t.Errorf("the former port: %v", err)
+	} else {
+		l.Close()
+	}
+	if _, err := h.Start(t.Context(), "by", rec.UUID, nil, wait); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.DialTimeout("tcp", at(5106), 5*time.Second); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+	if err := set(5107); !errkind.Is(err, errkind.Mode) {
+		t.Errorf("while it runs: %v", err)
+	}
+	hosting.Kill(h)
+	h = r.open(false)
+	held(5106)
 }
 
 // Two units on one host and one network never give out the same address.

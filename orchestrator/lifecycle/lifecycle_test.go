@@ -129,7 +129,7 @@ func TestRecordSurvivesItsStoredForm(t *testing.T) {
 	t.Parallel()
 	r := lifecycle.Record{
 		UUID: "4f9d05b8-95f4-41ab-8b0a-0c9c7ce14209", ESN: "AAAA-BBBB-CCCC", State: lifecycle.Failed, Reason: "why",
-		Properties: lifecycle.Properties{Name: "n", Autostart: true, Features: 0x9a37}, Created: at, Changed: at, File: []byte("file"),
+		Properties: lifecycle.Properties{Name: "n", Autostart: true, Features: 0x9a37, ConductorPort: 5105}, Created: at, Changed: at, File: []byte("file"),
 	}
 	p, err := r.Marshal()
 	if err != nil {
@@ -142,6 +142,13 @@ func TestRecordSurvivesItsStoredForm(t *testing.T) {
 	again, err := back.Marshal()
 	if err != nil || string(again) != string(p) {
 		t.Errorf("%s\nbecame\n%s (%v)", p, again, err)
+	}
+	r.Properties.ConductorPort = 0 // as records were before the port could be chosen
+	if p, err = r.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	if back, err = lifecycle.Parse(p); err != nil || back.Properties.ConductorPort != 5100 {
+		t.Errorf("%+v %v", back.Properties, err)
 	}
 }
 

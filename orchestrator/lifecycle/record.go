@@ -49,6 +49,7 @@ type Properties struct {
 	SerialCardreader bool   `json:"serialCardreader"`
 	Features         uint32 `json:"features"`
 	IPAddress        string `json:"ipAddress"`
+	ConductorPort    uint16 `json:"conductorPort"`
 	DiskQuota        int64  `json:"diskQuota"`
 	TenantRequestKey string `json:"tenantRequestKey"` // authorized_keys form
 }
@@ -62,6 +63,9 @@ func Parse(p []byte) (Record, error) {
 	var r Record
 	if err := json.Unmarshal(p, &r); err != nil {
 		return Record{}, errkind.Errorf(errkind.Integrity, "VCM record: %w", err)
+	}
+	if r.Properties.ConductorPort == 0 { // it was stored when there was no choice
+		r.Properties.ConductorPort = vcmcontrol.DefaultConductorPort
 	}
 	for _, s := range States() {
 		if r.State == s {

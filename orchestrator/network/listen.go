@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -13,23 +14,10 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
-// Port is where a VCM offers a service.
-type Port struct {
-	Service string
-	Port    uint16
-}
-
-// Ports returns the services of a VCM and their ports, in the order in which
-// their sockets are handed over.
-func Ports() []Port {
-	return []Port{
-		{vcmcontrol.ServiceTokenAPI, 9443},
-		{vcmcontrol.ServiceSMAPI, 5100},
-		{vcmcontrol.ServiceSSHAdmin, 2201},
-		{vcmcontrol.ServiceMonitor, 2202},
-		{vcmcontrol.ServicePrismToken, 2203},
-		{vcmcontrol.ServiceConductor, 2204},
-	}
+// Place is where a VCM's services are.
+type Place struct {
+	Address       string
+	ConductorPort uint16 // of the SM API; 0: its default
 }
 
 // Socket is a bound port of a VCM.
@@ -39,24 +27,26 @@ type Socket struct {
 	File    *os.File
 }
 
-// Endpoints returns what the sockets of a VCM at a are, without binding them.
-func Endpoints(address string) []Socket {
-	out := make([]Socket, 0, len(Ports()))
-	for _, p := range Ports() {
-		out = append(out, Socket{Service: p.Service, Address: net.JoinHostPort(address, strconv.Itoa(int(p.Port)))})
+// Endpoints returns what the sockets of a VCM at p are, without binding them.
+func Endpoints(p Place) []Socket {
+	var out []Socket
+	for _, at := range vcmcontrol.Ports(p.ConductorPort) {
+		out = append(out, Socket{Service: at.Service, Address: net.JoinHostPort(p.Address, strconv.Itoa(int(at.Port)))})
 	}
 	return out
 }
 
-// Reserve binds every port of a VCM on address, all or none. Nobody listens yet:
-// clients are refused, and no other process can bind the ports. An address that
-// is not local to the host is made so, where the process may.
-func Reserve(address string) ([]Socket, error) {
-	a, err := netip.ParseAddr(address)
+// Reserve binds every port of a VCM at p, all or none; those that have holds it
+// takes from there. Nobody listens yet: clients are refused, and no other process
+// can bind the ports. An address that is not local to the host is made so, where
+// the process may.
+func Reserve(p Place, have ...Socket) ([]Socket, error) {
+	a, err := netip.ParseAddr(p.Address)
 	if err != nil {
-		return nil, errkind.Errorf(errkind.Integrity, "%q is not an IP address", address)
+		return nil, errkind.Errorf(errkind.Integrity, "%q is not an IP address", p.Address)
 	}
-	sockets, err := bindAll(a, false)
+	want := Endpoints(p)
+	sockets, err := bindAll(want, have, false)
 	if !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return sockets, err
 	}
@@ -64,21 +54,28 @@ func Reserve(address string) ([]Socket, error) {
 		return nil, errkind.Errorf(errkind.Unavailable,
 			"%w; %s is no address of this host: give it to an interface, or run 'ip route add local %s dev lo' with privilege (%w)", err, a, a, routeErr)
 	}
-	if sockets, err = bindAll(a, true); err != nil {
-		return nil, errors.Join(err, Release(address))
+	if sockets, err = bindAll(want, have, true); err != nil {
+		return nil, errors.Join(err, Release(p.Address))
 	}
 	return sockets, nil
 }
 
-func bindAll(a netip.Addr, routed bool) ([]Socket, error) {
-	sockets := Endpoints(a.String())
-	for i, p := range Ports() {
-		f, err := bind(a, p.Port, routed)
-		if err != nil {
-			CloseAll(sockets[:i])
-			return nil, errkind.Errorf(errkind.Unavailable, "bind %s for %s: %w", sockets[i].Address, p.Service, err)
+func bindAll(want, have []Socket, routed bool) ([]Socket, error) {
+	sockets := make([]Socket, 0, len(want))
+	for _, s := range want {
+		if i := slices.IndexFunc(have, func(h Socket) bool { return h.Address == s.Address && h.Service == s.Service }); i >= 0 {
+			sockets = append(sockets, have[i])
+			continue
 		}
-		sockets[i].File = f
+		at, err := netip.ParseAddrPort(s.Address)
+		if err == nil {
+			s.File, err = bind(at.Addr(), at.Port(), routed)
+		}
+		if err != nil {
+			CloseAll(sockets, have...)
+			return nil, errkind.Errorf(errkind.Unavailable, "bind %s for %s: %w", s.Address, s.Service, err)
+		}
+		sockets = append(sockets, s)
 	}
 	return sockets, nil
 }
@@ -149,10 +146,10 @@ func Refuse(sockets []Socket) error {
 	return errors.Join(errs...)
 }
 
-// CloseAll gives the ports up.
-func CloseAll(sockets []Socket) {
+// CloseAll gives the ports up, except those that keep holds.
+func CloseAll(sockets []Socket, keep ...Socket) {
 	for _, s := range sockets {
-		if s.File != nil {
+		if s.File != nil && !slices.Contains(keep, s) {
 			_ = s.File.Close()
 		}
 	}

@@ -21,7 +21,7 @@ func reserve(t *testing.T) (string, []network.Socket) {
 	n := dflt(t, "127.78.0.0/16", t.Name())
 	var sockets []network.Socket
 	a, err := n.Allocate(nil, func(a netip.Addr) (err error) {
-		sockets, err = network.Reserve(a.String())
+		sockets, err = network.Reserve(network.Place{Address: a.String()})
 		return err
 	})
 	if err != nil {
@@ -38,7 +38,7 @@ func TestReservedPorts(t *testing.T) {
 	address, sockets := reserve(t)
 	closed := func(when string) {
 		t.Helper()
-		if _, err := network.Reserve(address); !errkind.Is(err, errkind.Unavailable) || !errors.Is(err, unix.EADDRINUSE) {
+		if _, err := network.Reserve(network.Place{Address: address}); !errkind.Is(err, errkind.Unavailable) || !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("%s: reserved twice: %v", when, err)
 		}
 		for _, s := range sockets {
@@ -83,11 +83,55 @@ func TestReservedPorts(t *testing.T) {
 		closed("refusing")
 	}
 	network.CloseAll(sockets)
-	again, err := network.Reserve(address)
+	again, err := network.Reserve(network.Place{Address: address})
 	if err != nil {
 		t.Fatalf("given up: %v", err)
 	}
 	network.CloseAll(again)
+}
+
+// A place that differs from another in one port takes the others over.
+func TestReserveTakesOver(t *testing.T) {
+	t.Parallel()
+	address, before := reserve(t)
+	other := network.Place{Address: address, ConductorPort: 5101}
+	taker, err := net.Listen("tcp", network.Endpoints(other)[1].Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taker.Close()
+	if _, err := network.Reserve(other, before...); !errors.Is(err, unix.EADDRINUSE) {
+		t.Fatalf("the port is another's: %v", err)
+	}
+	for _, s := range before { // it kept what it had
+		if err := network.Listen([]network.Socket{s}); err != nil {
+			t.Fatal(err)
+		}
+		if err := network.Refuse([]network.Socket{s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	taker.Close()
+	after, err := network.Reserve(other, before...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer network.CloseAll(after)
+	for i, want := range network.Endpoints(other) {
+		if after[i].Address != want.Address || after[i].Service != want.Service || (after[i] == before[i]) != (i != 1) {
+			t.Errorf("%+v, before %+v", after[i], before[i])
+		}
+	}
+	network.CloseAll(before, after...)
+	free, err := net.Listen("tcp", before[1].Address)
+	if err != nil {
+		t.Errorf("the former port: %v", err)
+	} else {
+		free.Close()
+	}
+	if _, err := net.Listen("tcp", after[0].Address); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a port that stayed: %v", err)
+	}
 }
 
 // serveOnce accepts one client, as a VCM's process does, and ends the connection

@@ -68,7 +68,7 @@ func serveOn(address string) error {
 		l.Close()
 		return fmt.Errorf("the address is local from the start; the test would prove nothing")
 	}
-	sockets, err := network.Reserve(address)
+	sockets, err := network.Reserve(network.Place{Address: address})
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func TestRealSubnetWithoutPrivilege(t *testing.T) {
 		t.Log("run as root: the refusal is tested where the test runs without privilege")
 		return
 	}
-	_, err := network.Reserve("192.0.2.7")
+	_, err := network.Reserve(network.Place{Address: "192.0.2.7"})
 	if !errkind.Is(err, errkind.Unavailable) || !strings.Contains(err.Error(), "ip route add local 192.0.2.7 dev lo") {
 		t.Errorf("%v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/orchestrator/network"
 )
 
@@ -170,10 +171,10 @@ func TestUnitsOnOneHostSpread(t *testing.T) {
 func TestReserveIsAllOrNothing(t *testing.T) {
 	t.Parallel()
 	address, sockets := reserve(t)
-	if len(sockets) != len(network.Ports()) {
+	if len(sockets) != len(vcmcontrol.Ports(0)) {
 		t.Errorf("%d sockets", len(sockets))
 	}
-	for i, want := range network.Endpoints(address) {
+	for i, want := range network.Endpoints(network.Place{Address: address}) {
 		l, err := net.FileListener(sockets[i].File)
 		if err != nil {
 			t.Fatal(err)
@@ -185,11 +186,11 @@ func TestReserveIsAllOrNothing(t *testing.T) {
 	}
 	// All but the last are free again: one taken port spoils the address.
 	network.CloseAll(sockets[:len(sockets)-1])
-	if _, err := network.Reserve(address); !errkind.Is(err, errkind.Unavailable) {
+	if _, err := network.Reserve(network.Place{Address: address}); !errkind.Is(err, errkind.Unavailable) {
 		t.Errorf("with one port taken: %v", err)
 	}
 	network.CloseAll(sockets[len(sockets)-1:])
-	again, err := network.Reserve(address)
+	again, err := network.Reserve(network.Place{Address: address})
 	if err != nil {
 		t.Errorf("nothing is bound any more: %v", err)
 	}

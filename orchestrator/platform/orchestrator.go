@@ -136,7 +136,7 @@ func vcm(r lifecycle.Record) *api.Vcm {
 			Features: int64(p.Features), IpAddress: p.IPAddress, DiskQuota: p.DiskQuota, TenantRequestKey: p.TenantRequestKey,
 		},
 	}
-	for _, s := range network.Endpoints(p.IPAddress) {
+	for _, s := range network.Endpoints(network.Place{Address: p.IPAddress, ConductorPort: p.ConductorPort}) {
 		out.Endpoints = append(out.Endpoints, &api.Endpoint{ServiceName: s.Service, Address: s.Address})
 	}
 	for _, c := range r.Controls {

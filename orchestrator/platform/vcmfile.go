@@ -55,11 +55,12 @@ func describe(id hsmapi.Identity, r lifecycle.Record) (vcmfile.File, error) {
 		Created: r.Created.UTC().Truncate(1e9), Address: p.IPAddress,
 		Properties: request.Properties{
 			Name: &p.Name, Autostart: &p.Autostart, RestrictStartup: &p.RestrictStartup,
-			SerialCardreader: &p.SerialCardreader, Features: &features, IPAddress: &p.IPAddress, RequestKey: requestKey,
+			SerialCardreader: &p.SerialCardreader, Features: &features, IPAddress: &p.IPAddress,
+			ConductorPort: &p.ConductorPort, RequestKey: requestKey,
 		},
 		IsolationLevel: r.Level, UnitKey: request.KeyText(unitKey), Warrant: id.Warrant,
 	}
-	for _, s := range network.Endpoints(p.IPAddress) {
+	for _, s := range network.Endpoints(network.Place{Address: p.IPAddress, ConductorPort: p.ConductorPort}) {
 		f.Endpoints = append(f.Endpoints, vcmfile.Endpoint{Service: s.Service, Address: s.Address})
 	}
 	for _, c := range r.Controls {

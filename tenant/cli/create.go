@@ -21,6 +21,7 @@ func (t tool) create() *cli.Command {
 			&cli.BoolFlag{Name: "serial-cardreader", Usage: "the VCM has access to the card reader of its HSM"},
 			&cli.StringFlag{Name: "features", Usage: "features: names separated by |, or a 32-bit hexadecimal word"},
 			&cli.StringFlag{Name: "name", Usage: "name of the VCM, visible to the provider only"},
+			conductorPortFlag(),
 		),
 		Action: func(c *cli.Context) error {
 			if _, err := console.NArgs(c); err != nil {

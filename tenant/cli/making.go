@@ -32,6 +32,12 @@ func requestFlags(flags ...cli.Flag) []cli.Flag {
 	}, flags...)
 }
 
+const conductorPort = "conductor-port"
+
+func conductorPortFlag() cli.Flag {
+	return &cli.StringFlag{Name: conductorPort, Usage: "TCP port of the Conductor, 1024 to 65535; 5100 unless it is set"}
+}
+
 // onOff is a pair of options for one property.
 func onOff(name, usage string) []cli.Flag {
 	return []cli.Flag{
@@ -89,6 +95,11 @@ func properties(c *cli.Context) (request.Properties, error) {
 	}
 	if c.IsSet("ip-address") {
 		if err := p.Set(request.PropertyIPAddress, c.String("ip-address")); err != nil {
+			return p, err
+		}
+	}
+	if c.IsSet(conductorPort) {
+		if err := p.Set(request.PropertyConductorPort, c.String(conductorPort)); err != nil {
 			return p, err
 		}
 	}

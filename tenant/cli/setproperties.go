@@ -25,6 +25,7 @@ func (t tool) setProperties() *cli.Command {
 				&cli.StringFlag{Name: "features", Usage: "features: names separated by |, or a 32-bit hexadecimal word"},
 				&cli.StringFlag{Name: "name", Usage: "name of the VCM, visible to the provider only"},
 				&cli.StringFlag{Name: "ip-address", Usage: "IP address of the VCM"},
+				conductorPortFlag(),
 				&cli.BoolFlag{Name: "new-request-key", Usage: "change k_tenant_req to a new key; the present one signs until 'hsmadmin vcm use-request-key'"},
 			}),
 		Action: func(c *cli.Context) error {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/licensing"
 )
 
@@ -20,6 +21,7 @@ const (
 	PropertySerialCardreader = "serial_cardreader"
 	PropertyFeatures         = "features"
 	PropertyIPAddress        = "ip_address"
+	PropertyConductorPort    = "conductor_port"
 	PropertyRequestKey       = "k_tenant_req"
 )
 
@@ -34,13 +36,14 @@ type Properties struct {
 	SerialCardreader *bool
 	Features         *licensing.Features
 	IPAddress        *string
+	ConductorPort    *uint16
 	RequestKey       ssh.PublicKey
 }
 
 // PropertyNames lists every property in the order of the canonical form.
 func PropertyNames() []string {
 	return []string{PropertyName, PropertyAutostart, PropertyRestrictStartup, PropertySerialCardreader,
-		PropertyFeatures, PropertyIPAddress, PropertyRequestKey}
+		PropertyFeatures, PropertyIPAddress, PropertyConductorPort, PropertyRequestKey}
 }
 
 // Names lists the properties that p speaks of, in canonical order.
@@ -72,6 +75,10 @@ func (p Properties) Value(name string) (string, bool) {
 		}
 	case PropertyIPAddress:
 		return text(p.IPAddress)
+	case PropertyConductorPort:
+		if p.ConductorPort != nil {
+			return strconv.Itoa(int(*p.ConductorPort)), true
+		}
 	case PropertyRequestKey:
 		if p.RequestKey != nil {
 			return KeyText(p.RequestKey), true
@@ -99,6 +106,8 @@ func (p *Properties) Set(name, value string) (err error) {
 		}
 	case PropertyIPAddress:
 		p.IPAddress = &value
+	case PropertyConductorPort:
+		p.ConductorPort, err = parsePort(name, value)
 	case PropertyRequestKey:
 		p.RequestKey, err = ParseKey(value)
 	default:
@@ -196,4 +205,16 @@ func parseFlag(name, value string) (*bool, error) {
 		return &v, nil
 	}
 	return nil, formErrorf("%s is true or false, not %.40q", name, fmt.Sprint(value))
+}
+
+func parsePort(name, value string) (*uint16, error) {
+	n, err := strconv.ParseUint(value, 10, 64)
+	if err != nil {
+		return nil, formErrorf("%s is a number, not %.40q", name, value)
+	}
+	if err := vcmcontrol.CheckConductorPort(n); err != nil {
+		return nil, formErrorf("%s: %w", name, err)
+	}
+	port := uint16(n)
+	return &port, nil
 }

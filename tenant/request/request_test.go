@@ -98,6 +98,7 @@ func TestProperties(t *testing.T) {
 		{"features", "STSVending|STSEA11", "05000000"},
 		{"features", "0x9A37", "00009A37"},
 		{"ip_address", "10.1.2.3", "10.1.2.3"},
+		{"conductor_port", "05100", "5100"},
 		{"k_tenant_req", request.KeyText(signer(t, 1).PublicKey()) + " comment", request.KeyText(signer(t, 1).PublicKey())},
 	} {
 		got, err := request.CanonicalValue(tc.name, tc.value)
@@ -105,7 +106,7 @@ func TestProperties(t *testing.T) {
 			t.Errorf("%s = %q: %q, %v", tc.name, tc.value, got, err)
 		}
 	}
-	for name, value := range map[string]string{"autostart": "yes", "features": "Vending", "ip_address": "10.1", "k_tenant_req": "ssh-rsa", "name": "a\n"} {
+	for name, value := range map[string]string{"autostart": "yes", "features": "Vending", "ip_address": "10.1", "conductor_port": "-5100", "k_tenant_req": "ssh-rsa", "name": "a\n"} {
 		if got, err := request.CanonicalValue(name, value); err == nil {
 			t.Errorf("%s = %q was taken as %q", name, value, got)
 		}
@@ -115,7 +116,7 @@ func TestProperties(t *testing.T) {
 	}
 	var all request.Properties
 	for _, name := range request.PropertyNames() {
-		values := map[string]string{"features": "0x400", "ip_address": "::1", "k_tenant_req": request.KeyText(signer(t, 1).PublicKey()), "name": "n"}
+		values := map[string]string{"features": "0x400", "ip_address": "::1", "conductor_port": "1024", "k_tenant_req": request.KeyText(signer(t, 1).PublicKey()), "name": "n"}
 		value, ok := values[name]
 		if !ok {
 			value = "false"
