@@ -10,7 +10,7 @@ COMMANDS := ./hsm/cmd/hsmd ./orchestrator/cmd/orchestratord ./vcm/cmd/vcmd \
 	./licensing/cmd/vendor ./conformance/cmd/kmc ./conformance/cmd/meter ./conformance/cmd/vend \
 	./conformance/cmd/stsvectors ./conformance/cmd/demo
 
-.PHONY: build demo test bench isolation interop lint scale generate clean packages
+.PHONY: build demo test bench crash isolation interop lint scale generate clean packages
 
 build: ## static binaries under bin/
 	@mkdir -p $(BIN)
@@ -42,6 +42,9 @@ interop: build ## vendors' Thrift clients and the guide's programs against a liv
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$$dir" $(NODE_THRIFT) && \
 	$(GO) run ./conformance/cmd/interop --bin $(BIN) --node-modules "$$dir/node_modules" $(if $(LANGUAGES),--languages $(LANGUAGES))
+
+crash: build ## a minute of 64 clients vending to 50 meters while the VCM's process is killed 100 times
+	TESSERAE_BIN=$(abspath $(BIN)) $(GO) test -count 1 -v -run TestVCMKilled ./conformance/crash -crash.vcm-kills 100 -crash.vcm-time 1m
 
 N ?= 1000
 scale: build ## N VCMs through their life with the orchestrator killed in between; prints times and memory

@@ -91,13 +91,13 @@ type auditor struct {
 	records []auditlog.Record
 }
 
-// export gets the new part of the log; expire frees the VCM's disk of it.
+// export gets what was not expired of the log; expire frees the VCM's disk of it.
 func (a *auditor) export(ctx context.Context, expire bool) error {
 	dir, err := os.MkdirTemp(a.r.Mail(""), "log-")
 	if err != nil {
 		return err
 	}
-	args := []string{"vcm", "logs", "export", "--json", "--outdir", dir}
+	args := []string{"vcm", "logs", "export", "--saved", "--json", "--outdir", dir}
 	if expire {
 		args = append(args, "--expire")
 	}

@@ -57,8 +57,9 @@ type traffic struct {
 }
 
 // vend lets clients vend amount to the accounts in turn, with a pause between
-// any two calls except in a rush, and records everything.
-func (f *traffic) vend(ctx context.Context, t *testing.T, v *rig.VCM, l *ledger, accounts []rig.Account, clients int, amount float64, pace time.Duration) {
+// any two calls except in a rush, and records everything. A broken connection may
+// leave a call behind at the server for as long as settle.
+func (f *traffic) vend(ctx context.Context, t *testing.T, v *rig.VCM, l *ledger, accounts []rig.Account, clients int, amount float64, pace, settle time.Duration) {
 	t.Helper()
 	server, err := v.Server()
 	if err != nil {
@@ -69,7 +70,7 @@ func (f *traffic) vend(ctx context.Context, t *testing.T, v *rig.VCM, l *ledger,
 		t.Fatal(err)
 	}
 	load := vending.Load{
-		Server: server, User: v.User, Password: password, Amount: amount, Clients: clients,
+		Server: server, User: v.User, Password: password, Amount: amount, Clients: clients, OneSession: true, Settle: settle,
 		Duration: 24 * time.Hour, Recover: 2 * recovery,
 		Record: func(c vending.Call) error {
 			l.add(c)

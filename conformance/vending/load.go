@@ -22,12 +22,17 @@ type Load struct {
 	Amount         float64
 
 	Clients int
+	// OneSession: the clients share one access token, as the tills of one system may.
+	OneSession bool
 	// Calls and Duration bound the run; zero is no bound, but one must be set.
 	Calls    int
 	Duration time.Duration
 	// Recover is how long a client without a connection tries to get one; if a
 	// call was outstanding it then fetches the lost answer. Zero ends the client.
 	Recover time.Duration
+	// Settle is how long a call may still run at the server after its connection
+	// broke: a result that is missing until then never comes. Zero means half a second.
+	Settle time.Duration
 	// Record gets every call's outcome, one at a time, from the goroutine of its
 	// client. An error ends the run.
 	Record func(Call) error
@@ -73,6 +78,9 @@ type run struct {
 	Load
 	end time.Time
 
+	session sync.Mutex // held while somebody signs in for all
+	token   string     // of OneSession
+
 	mu      sync.Mutex
 	started int
 	report  Report
@@ -94,6 +102,9 @@ func (l Load) Run(ctx context.Context) (Report, error) {
 	defer cancel()
 	start := time.Now()
 	r := &run{Load: l}
+	if r.Settle == 0 {
+		r.Settle = 500 * time.Millisecond
+	}
 	if l.Duration > 0 {
 		r.end = start.Add(l.Duration)
 	}
@@ -192,20 +203,33 @@ func (r *run) issue(ctx context.Context, c *Client, message string, m *prismtoke
 		if !again || ErrorCode(err) != "EAuthentication.Token" {
 			return nil, err
 		}
-		if err := c.SignIn(ctx, r.User, r.Password); err != nil {
+		if err := r.signIn(ctx, c, c.Token); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// settle is how long a call may still run at the server after its connection
-// broke: a result that is missing until then never comes.
-const settle = 500 * time.Millisecond
+// signIn gives the client another access token than the stale one.
+func (r *run) signIn(ctx context.Context, c *Client, stale string) error {
+	if !r.OneSession {
+		return c.SignIn(ctx, r.User, r.Password)
+	}
+	r.session.Lock()
+	defer r.session.Unlock()
+	if r.token == stale {
+		if err := c.SignIn(ctx, r.User, r.Password); err != nil {
+			return err
+		}
+		r.token = c.Token
+	}
+	c.Token = r.token
+	return nil
+}
 
 // recover comes back after a broken connection and learns what became of call.
 // It returns the connection to go on with, broken itself if the server stayed away.
 func (r *run) recover(ctx context.Context, broken *Client, call *Call) (*Client, error) {
-	deadline, settled := time.Now().Add(r.Recover), time.Now().Add(settle)
+	deadline, settled := time.Now().Add(r.Recover), time.Now().Add(r.Settle)
 	call.Micros = 0
 	for {
 		c, err := r.connect(ctx, time.Until(deadline))
@@ -213,24 +237,36 @@ func (r *run) recover(ctx context.Context, broken *Client, call *Call) (*Client,
 			call.Code, call.Error = Lost, err.Error()
 			return broken, errors.Join(err, r.record(*call))
 		}
-		tokens, err := c.API.FetchTokenResult_(ctx, MessageID(), c.Token, call.MessageID)
-		err = Error("fetch the result of "+call.MessageID, err)
+		tokens, err := r.fetch(ctx, c, call.MessageID)
+		if ErrorCode(err) == "ECacheMiss" && time.Now().Before(settled) {
+			if err := pause(ctx, time.Until(settled)); err != nil {
+				return c, err
+			}
+			tokens, err = r.fetch(ctx, c, call.MessageID)
+		}
 		switch code := ErrorCode(err); {
 		case err == nil:
 			call.Tokens, call.Fetched = tokens, true
 			return c, nil
-		case code == "ECacheMiss" && time.Now().Before(settled):
-			if err := pause(ctx, time.Until(settled)); err != nil {
-				return c, err
-			}
-		case code == "EAuthentication.Token" && time.Now().Before(deadline):
-			// The session ended between sign-in and fetch; the next round signs in anew.
 		case code != "":
 			call.Code, call.Error = code, err.Error()
 			return c, nil
 		}
 		_ = c.Close()
 		broken = c
+	}
+}
+
+// fetch asks for an earlier result; an access token that has died is replaced once.
+func (r *run) fetch(ctx context.Context, c *Client, message string) ([]*prismtoken1.Token, error) {
+	for again := true; ; again = false {
+		tokens, err := c.API.FetchTokenResult_(ctx, MessageID(), c.Token, message)
+		if err = Error("fetch the result of "+message, err); !again || ErrorCode(err) != "EAuthentication.Token" {
+			return tokens, err
+		}
+		if err := r.signIn(ctx, c, c.Token); err != nil {
+			return nil, err
+		}
 	}
 }
 
@@ -249,7 +285,7 @@ func (r *run) connect(ctx context.Context, patience time.Duration) (*Client, err
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
 		c, err := Dial(ctx, r.Server)
 		if err == nil {
-			if err = c.SignIn(ctx, r.User, r.Password); err == nil {
+			if err = r.signIn(ctx, c, ""); err == nil {
 				return c, nil
 			}
 			_ = c.Close()
