@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               func(env *testscript.Env) error { return setUp(t, env) },
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "keep": keep},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "keep": keep, "await": await},
 	})
 }
 
@@ -113,4 +114,21 @@ func keep(ts *testscript.TestScript, neg bool, args []string) {
 	base := filepath.Base(files[0])
 	ts.Setenv(args[0], files[0])
 	ts.Setenv(args[0]+"_ID", base[:len(base)-len(filepath.Ext(base))])
+}
+
+// await PATTERN FILE waits until a program in the background has written it.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await PATTERN FILE")
+	}
+	pattern := regexp.MustCompile("(?m)" + args[0])
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		text, err := os.ReadFile(ts.MkAbs(args[1]))
+		if err == nil && pattern.Match(text) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("await: no %s in %s (%v):\n%s", args[0], args[1], err, text)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/orchestrator"
 	"github.com/tesserae-hsm/tesserae/internal/console"
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/sp-tools/platform"
 )
 
@@ -44,9 +46,9 @@ func (t tool) list() *cli.Command {
 }
 
 func (k *call) printList(w io.Writer) error {
-	vcms, err := k.vcms(k.c.Bool("active"))
-	if err != nil {
-		return failed("list VCMs", err)
+	vcms, answered, missing := k.vcms(k.c.Bool("active"))
+	if !answered {
+		return failed("list VCMs", missing)
 	}
 	out := make([]vcmJSON, len(vcms))
 	rows := make([][]string, len(vcms))
@@ -56,17 +58,21 @@ func (k *call) printList(w io.Writer) error {
 	}
 	env := *k.env
 	env.Stdout = w
-	return env.Print(k.c, out, func(w io.Writer) error {
+	err := env.Print(k.c, out, func(w io.Writer) error {
 		console.Table(w, []string{"UUID", "NAME", "ESN", "STATE", "IP ADDRESS", "PROPERTIES", "ISOLATION"}, rows)
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return failed("list all VCMs", missing)
 }
 
-// vcms lists those of every selected unit, ordered by ESN, name and UUID.
-func (k *call) vcms(active bool) ([]*orchestrator.Vcm, error) {
+// vcms lists those of every selected unit that answered, ordered by ESN, name and
+// UUID.
+func (k *call) vcms(active bool) (vcms []*orchestrator.Vcm, answered bool, err error) {
 	seen := map[string]bool{}
-	vcms := []*orchestrator.Vcm{}
-	err := k.each(func(ctx context.Context, h *platform.Hosting) error {
+	answered, err = k.each(func(ctx context.Context, h *platform.Hosting) error {
 		some, err := h.ListVcms(ctx, active)
 		for _, v := range some {
 			if !seen[v.Uuid] {
@@ -79,12 +85,14 @@ func (k *call) vcms(active bool) ([]*orchestrator.Vcm, error) {
 	slices.SortFunc(vcms, func(a, b *orchestrator.Vcm) int {
 		return cmp.Or(cmp.Compare(a.Esn, b.Esn), cmp.Compare(a.Properties.Name, b.Properties.Name), cmp.Compare(a.Uuid, b.Uuid))
 	})
-	return vcms, err
+	return vcms, answered, err
 }
 
-// watch prints the list at each change until the command is interrupted.
+// watch prints the list at each change until the command is interrupted. A unit
+// that is away for a while does not end it.
 func (k *call) watch() error {
 	var last []byte
+	trouble := ""
 	tick := time.NewTicker(watchPause)
 	defer tick.Stop()
 	for {
@@ -93,14 +101,20 @@ func (k *call) watch() error {
 		if errors.Is(k.ctx.Err(), context.Canceled) {
 			return nil
 		}
-		if err != nil {
+		if err != nil && (last == nil || !errkind.Is(err, errkind.Unavailable)) {
 			return err
 		}
-		if !bytes.Equal(last, now.Bytes()) {
+		if now.Len() > 0 && !bytes.Equal(last, now.Bytes()) {
 			last = bytes.Clone(now.Bytes())
 			if _, err := k.env.Stdout.Write(last); err != nil {
 				return err
 			}
+		}
+		if text := fmt.Sprint(err); err != nil && text != trouble {
+			fmt.Fprintf(k.env.Stderr, "ERROR: %s\n", text)
+			trouble = text
+		} else if err == nil {
+			trouble = ""
 		}
 		select {
 		case <-k.ctx.Done():

@@ -61,15 +61,15 @@ func (k *call) showOne(ctx context.Context, h *platform.Hosting, v *orchestrator
 }
 
 func (k *call) showAll() error {
-	vcms, err := k.vcms(false)
-	if err != nil {
-		return failed("show VCMs", err)
+	vcms, answered, missing := k.vcms(false)
+	if !answered {
+		return failed("show VCMs", missing)
 	}
 	out := make([]vcmJSON, len(vcms))
 	for i, v := range vcms {
 		out[i] = toJSON(v)
 	}
-	return k.env.Print(k.c, out, func(w io.Writer) error {
+	err := k.env.Print(k.c, out, func(w io.Writer) error {
 		for i, v := range vcms {
 			if i > 0 {
 				_, _ = fmt.Fprintln(w)
@@ -80,4 +80,8 @@ func (k *call) showAll() error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return failed("show all VCMs", missing)
 }

@@ -51,26 +51,28 @@ func (t tool) stats() *cli.Command {
 				}
 				id = args[0]
 			}
-			stats, err := k.allStats(id)
-			if err != nil {
-				return failed("get statistics", err)
+			stats, answered, missing := k.allStats(id)
+			if !answered {
+				return failed("get statistics", missing)
 			}
-			return k.printStats(stats)
+			if err := k.printStats(stats); err != nil {
+				return err
+			}
+			return failed("get all statistics", missing)
 		},
 	}
 }
 
-func (k *call) allStats(id string) ([]*orchestrator.VcmStats, error) {
-	all := []*orchestrator.VcmStats{}
+func (k *call) allStats(id string) (all []*orchestrator.VcmStats, answered bool, err error) {
 	if id != "" {
-		err := k.owner(id, func(ctx context.Context, h *platform.Hosting, v *orchestrator.Vcm) (err error) {
+		err = k.owner(id, func(ctx context.Context, h *platform.Hosting, v *orchestrator.Vcm) (err error) {
 			all, err = h.Stats(ctx, v.Uuid)
 			return err
 		})
-		return all, err
+		return all, err == nil, err
 	}
 	seen := map[string]bool{}
-	err := k.each(func(ctx context.Context, h *platform.Hosting) error {
+	answered, err = k.each(func(ctx context.Context, h *platform.Hosting) error {
 		some, err := h.Stats(ctx, "")
 		for _, s := range some {
 			if !seen[s.Uuid] {
@@ -83,7 +85,7 @@ func (k *call) allStats(id string) ([]*orchestrator.VcmStats, error) {
 	slices.SortFunc(all, func(a, b *orchestrator.VcmStats) int {
 		return cmp.Or(cmp.Compare(a.Esn, b.Esn), cmp.Compare(a.Uuid, b.Uuid))
 	})
-	return all, err
+	return all, answered, err
 }
 
 func (k *call) printStats(stats []*orchestrator.VcmStats) error {

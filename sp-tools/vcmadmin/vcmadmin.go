@@ -4,6 +4,7 @@ package vcmadmin
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -80,18 +81,28 @@ func (k *call) on(u unitfile.Unit, fn func(ctx context.Context, h *platform.Host
 	return fn(ctx, h)
 }
 
-// each does fn with every selected unit.
-func (k *call) each(fn func(ctx context.Context, h *platform.Hosting) error) error {
+// each does fn with every selected unit. One that fails does not keep the others
+// from being asked; answered says that there is something to print besides err.
+func (k *call) each(fn func(ctx context.Context, h *platform.Hosting) error) (answered bool, err error) {
 	units, err := platform.Units(k.home, k.c.String("esn"))
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, u := range units {
-		if err := k.on(u, fn); err != nil {
-			return err
+		one := k.on(u, fn)
+		if one == nil {
+			answered = true
+			continue
+		}
+		if err != nil { // the last one is the command's own
+			fmt.Fprintf(k.env.Stderr, "ERROR: %s\n", err)
+		}
+		err = one
+		if len(units) > 1 {
+			err = errkind.Errorf(errkind.Of(one), "HSM %s: %w", u.ESN, one)
 		}
 	}
-	return nil
+	return answered, err
 }
 
 // owner does fn with the unit that has the VCM, and the VCM.
@@ -104,6 +115,7 @@ func (k *call) owner(id string, fn func(ctx context.Context, h *platform.Hosting
 	if err != nil {
 		return err
 	}
+	var silent error // a unit that may have it and cannot be asked
 	for _, u := range units {
 		err := k.on(u, func(ctx context.Context, h *platform.Hosting) error {
 			v, err := h.Show(ctx, id)
@@ -115,9 +127,15 @@ func (k *call) owner(id string, fn func(ctx context.Context, h *platform.Hosting
 		if f, ok := err.(found); ok {
 			return f.err
 		}
-		if !errkind.Is(err, errkind.NotFound) || len(units) == 1 {
+		switch {
+		case len(units) == 1:
 			return err
+		case !errkind.Is(err, errkind.NotFound):
+			silent = errkind.Errorf(errkind.Of(err), "HSM %s, which may have VCM %s: %w", u.ESN, id, err)
 		}
+	}
+	if silent != nil {
+		return silent
 	}
 	return errkind.Errorf(errkind.NotFound, "no enrolled HSM has a VCM %s", id)
 }
