@@ -1,7 +1,9 @@
 package keyload
 
 import (
+	"bytes"
 	"crypto/ecdh"
+	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/sha512"
 	"crypto/subtle"
@@ -25,17 +27,40 @@ const (
 
 // NewPrivateKey draws a P-384 private key from random.
 func NewPrivateKey(random io.Reader) (*ecdh.PrivateKey, error) {
-	var scalar [scalarSize]byte
-	defer clear(scalar[:])
+	scalar, err := NewScalar(random)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(scalar)
+	return ecdh.P384().NewPrivateKey(scalar)
+}
+
+// NewScalar draws what a P-384 private key is made of, without the point that
+// belongs to it.
+func NewScalar(random io.Reader) ([]byte, error) {
+	scalar := make([]byte, scalarSize)
 	for range 64 {
-		if _, err := io.ReadFull(random, scalar[:]); err != nil {
+		if _, err := io.ReadFull(random, scalar); err != nil {
 			return nil, fmt.Errorf("draw a private key: %w", err)
 		}
-		if key, err := ecdh.P384().NewPrivateKey(scalar[:]); err == nil {
-			return key, nil
+		if CheckScalar(scalar) == nil {
+			return scalar, nil
 		}
 	}
 	return nil, errors.New("draw a private key: the random source gives no number in range")
+}
+
+// CheckScalar refuses what no P-384 private key can be made of.
+func CheckScalar(scalar []byte) error {
+	if len(scalar) != scalarSize {
+		return fmt.Errorf("a private key has %d octets, not %d", scalarSize, len(scalar))
+	}
+	// Whether it is in range, 1 to the order less 1, is no secret of a key that is.
+	order := elliptic.P384().Params().N.Bytes()
+	if bytes.Compare(scalar, order) >= 0 || bytes.Equal(scalar, make([]byte, scalarSize)) {
+		return errors.New("a private key is not between 1 and the curve's order")
+	}
+	return nil
 }
 
 // ParsePoint validates a public key in uncompressed form: it is on the curve

@@ -38,7 +38,7 @@ func (m *Module) KeyAgreementUnapproved(ctx context.Context, publicKeyRecord str
 }
 
 func (m *Module) keyAgreement(ctx context.Context, record string, how approval) (request string, err error) {
-	if err := m.ready(); err != nil {
+	if err := m.tested(ctx); err != nil {
 		return "", err
 	}
 	key, err := m.checkKMCKey(record, how)
@@ -157,11 +157,11 @@ func (m *Module) nextTVP(tx Tx) (string, error) {
 // ProcessResponse takes the KMC's VKLOAD.RSP.1: SM?KR. The slot's keys are
 // erased, the slot is LOADING.
 func (m *Module) ProcessResponse(ctx context.Context, responseRecord string) (kmc string, announced int, err error) {
+	if err := m.tested(ctx); err != nil {
+		return "", 0, err
+	}
 	rec, parseErr := keyload.ParseRecord(responseRecord)
 	if parseErr != nil {
-		if err := m.ready(); err != nil {
-			return "", 0, err
-		}
 		return "", 0, refuse(CodeDFFormat, "VKLOADRESP: %s", parseErr)
 	}
 	err = m.update(ctx, func(tx Tx) error {
@@ -258,7 +258,7 @@ func (m *Module) checkResponse(p keyload.Response, parseErr error, s *slotRecord
 	if err != nil {
 		return none, 0, err
 	}
-	agreement := keyload.Agreement{Request: request, QEV: qev, Static: m.static, Ephem: ephemeral, Peer: peer, PeerEphem: qev}
+	agreement := keyload.Agreement{Request: request, QEV: qev, Static: m.static(), Ephem: ephemeral, Peer: peer, PeerEphem: qev}
 	session, err := agreement.Keys()
 	if err != nil {
 		return bad("3B.6", "invalid ephemeral point")

@@ -45,7 +45,7 @@ func (m *Module) LoadLicence(ctx context.Context, text string) (Licence, error) 
 }
 
 func (m *Module) instruction(ctx context.Context, record string, signature []byte) (l Licence, err error) {
-	if err := m.ready(); err != nil {
+	if err := m.tested(ctx); err != nil {
 		return Licence{}, err
 	}
 	if !m.Supports(CommandCI) {

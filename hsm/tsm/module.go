@@ -33,6 +33,7 @@
 package tsm
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdh"
 	"crypto/ecdsa"
@@ -108,8 +109,10 @@ type Config struct {
 type Module struct {
 	cfg     Config
 	profile profile
-	failure string
-	static  *ecdh.PrivateKey
+	failure atomic.Pointer[string] // why the module is in its error state
+	late    lateTests
+	static  func() *ecdh.PrivateKey // computed at its first use
+	idSM    func() string
 	created time.Time
 	engine  atomic.Pointer[sts.Engine]
 	cache   keyCache
@@ -125,8 +128,9 @@ type identity struct {
 }
 
 // Open opens the module in its vault, making its identity at first use, and
-// runs the self-tests. A module whose self-tests fail is returned too: it is in
-// its error state, Failure says why, and every operation answers CodeAppError.
+// runs the self-tests of what tokens are made with; those of key agreement and
+// signatures run before either is used first. A module whose self-tests fail is
+// in its error state: Failure says why, and every operation answers CodeAppError.
 func Open(ctx context.Context, cfg Config) (*Module, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -141,13 +145,10 @@ func Open(ctx context.Context, cfg Config) (*Module, error) {
 	if err := m.loadIdentity(ctx); err != nil {
 		return nil, fmt.Errorf("open module %s: %w", cfg.ModuleID, err)
 	}
-	if err := runSelfTests(cfg.BreakSelfTest, cfg.Cipher); err != nil {
-		m.failure = err.Error()
-		err := cfg.Vault.Update(ctx, func(tx Tx) error {
-			return m.audit(tx, Event{Kind: "selftest.failed", Subject: cfg.ModuleID, Detail: detail("reason", m.failure)})
-		})
-		if err != nil {
-			return nil, fmt.Errorf("open module %s: record the failed self-test: %w", cfg.ModuleID, err)
+	if err := runSelfTests(atOpen, cfg.BreakSelfTest, cfg.Cipher); err != nil {
+		m.fail(err)
+		if err := m.recordFailure(ctx); err != nil {
+			return nil, fmt.Errorf("open module %s: %w", cfg.ModuleID, err)
 		}
 	}
 	return m, nil
@@ -201,9 +202,10 @@ func (m *Module) loadIdentity(ctx context.Context) error {
 			return err
 		}
 		defer clear(id.Private)
-		if m.static, err = ecdh.P384().NewPrivateKey(id.Private); err != nil {
+		if err := keyload.CheckScalar(id.Private); err != nil {
 			return fmt.Errorf("protected memory, static key: %w", err)
 		}
+		m.keep(id.Private)
 		m.created, known = id.Created, true
 		if err := m.loadTrust(tx); err != nil {
 			return err
@@ -214,10 +216,11 @@ func (m *Module) loadIdentity(ctx context.Context) error {
 		return err
 	}
 	return m.cfg.Vault.Update(ctx, func(tx Tx) error {
-		key, err := keyload.NewPrivateKey(m.cfg.Rand)
+		scalar, err := keyload.NewScalar(m.cfg.Rand)
 		if err != nil {
 			return err
 		}
+		defer clear(scalar)
 		nonce, err := m.newNonce()
 		if err != nil {
 			return err
@@ -226,7 +229,7 @@ func (m *Module) loadIdentity(ctx context.Context) error {
 		if created.IsZero() {
 			created = m.Now()
 		}
-		if err := putJSON(tx, []byte(keyIdentity), identity{Created: created.UTC().Truncate(time.Second), Private: key.Bytes()}); err != nil {
+		if err := putJSON(tx, []byte(keyIdentity), identity{Created: created.UTC().Truncate(time.Second), Private: scalar}); err != nil {
 			return err
 		}
 		if err := putLicence(tx, Licence{Left: Unlimited, Nonce: nonce}); err != nil {
@@ -239,8 +242,32 @@ func (m *Module) loadIdentity(ctx context.Context) error {
 	})
 }
 
+// keep makes a scalar that was checked the module's static key. The point that
+// belongs to it, a tenth of a VCM's start, is computed when somebody asks.
+func (m *Module) keep(scalar []byte) {
+	scalar = bytes.Clone(scalar)
+	m.static = sync.OnceValue(func() *ecdh.PrivateKey {
+		defer clear(scalar)
+		key, err := ecdh.P384().NewPrivateKey(scalar)
+		if err != nil { // it was checked
+			panic("static key: " + err.Error())
+		}
+		return key
+	})
+	m.idSM = sync.OnceValue(func() string {
+		digest := sha256.Sum256(m.static().PublicKey().Bytes())
+		body := fmt.Sprintf("SMID.1:%s:%s:%s:%X:", m.cfg.Maker, m.cfg.ModuleID, m.created.UTC().Format("20060102T150405Z"), digest[:8])
+		return fmt.Sprintf("%s%04X", body, keyload.CRC16([]byte(body)))
+	})
+}
+
 // Failure returns why the module is in its error state, or "".
-func (m *Module) Failure() string { return m.failure }
+func (m *Module) Failure() string {
+	if why := m.failure.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
 
 // Now returns the module's clock.
 func (m *Module) Now() time.Time { return m.cfg.Clock.Now() }
@@ -249,18 +276,14 @@ func (m *Module) Now() time.Time { return m.cfg.Clock.Now() }
 func (m *Module) Vault() Vault { return m.cfg.Vault }
 
 // IDSM returns the module's identity record as tokens carry it.
-func (m *Module) IDSM() string {
-	digest := sha256.Sum256(m.static.PublicKey().Bytes())
-	body := fmt.Sprintf("SMID.1:%s:%s:%s:%X:", m.cfg.Maker, m.cfg.ModuleID, m.created.UTC().Format("20060102T150405Z"), digest[:8])
-	return fmt.Sprintf("%s%04X", body, keyload.CRC16([]byte(body)))
-}
+func (m *Module) IDSM() string { return m.idSM() }
 
 // PublicKeyRecord returns the SM.PUBKEY.1 record that the module's maker sends
 // to a KMC once.
 func (m *Module) PublicKeyRecord() string {
 	return keyload.SMPublicKey{
 		ModuleID: m.cfg.ModuleID, SPN: staticKeyNumber, HardwareID: m.cfg.HardwareID, FirmwareID: m.cfg.FirmwareID,
-		Curve: keyload.CurveName, Point: m.static.PublicKey().Bytes(),
+		Curve: keyload.CurveName, Point: m.static().PublicKey().Bytes(),
 	}.Record().String()
 }
 

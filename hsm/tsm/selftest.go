@@ -2,12 +2,14 @@ package tsm
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"sync"
 
 	"github.com/tesserae-hsm/tesserae/hsm/keyload"
 	"github.com/tesserae-hsm/tesserae/hsm/sts"
@@ -19,6 +21,66 @@ type selfTest struct {
 	input string // hex
 	want  string // hex
 	run   func(e *sts.Engine, in []byte) ([]byte, error)
+	when  phase
+}
+
+// phase is when a self-test is run.
+type phase int
+
+const (
+	atOpen phase = iota
+	// beforeUse is for what no token needs and what would be half of a VCM's
+	// start: the curve's tables, which are computed at its first use.
+	beforeUse
+)
+
+// lateTests are those that run before their algorithms' first use.
+type lateTests struct {
+	mu       sync.Mutex
+	done     bool
+	recorded bool // a failure is in the audit log
+}
+
+// tested runs the late self-tests, once, and refuses in the error state.
+func (m *Module) tested(ctx context.Context) error {
+	m.runLateTests()
+	m.late.mu.Lock()
+	defer m.late.mu.Unlock()
+	if m.failure.Load() != nil && !m.late.recorded {
+		if err := m.recordFailure(ctx); err != nil {
+			return err
+		}
+	}
+	return m.ready()
+}
+
+func (m *Module) runLateTests() {
+	m.late.mu.Lock()
+	defer m.late.mu.Unlock()
+	if m.late.done {
+		return
+	}
+	m.late.done = true
+	if err := runSelfTests(beforeUse, m.cfg.BreakSelfTest, m.cfg.Cipher); err != nil && m.ready() == nil {
+		m.fail(err)
+	}
+}
+
+// fail puts the module into its error state.
+func (m *Module) fail(why error) {
+	text := why.Error()
+	m.failure.Store(&text)
+}
+
+func (m *Module) recordFailure(ctx context.Context) error {
+	err := m.cfg.Vault.Update(ctx, func(tx Tx) error {
+		return m.audit(tx, Event{Kind: "selftest.failed", Subject: m.cfg.ModuleID, Detail: detail("reason", m.Failure())})
+	})
+	if err != nil {
+		return fmt.Errorf("record the failed self-test: %w", err)
+	}
+	m.late.recorded = true
+	return nil
 }
 
 const (
@@ -30,31 +92,34 @@ const (
 // selfTests covers every algorithm that the module's promises rest on.
 func selfTests() []selfTest {
 	return []selfTest{
-		{"sta-encrypt", "0B19EB230100C207", "C45ED1619406DF95", blockTest(sts.EA07, testKeySTA, (*sts.Engine).EncryptBlock)},
-		{"sta-decrypt", "C45ED1619406DF95", "0B19EB230100C207", blockTest(sts.EA07, testKeySTA, (*sts.Engine).DecryptBlock)},
-		{"misty1-encrypt", "0123456789ABCDEF", "8B1DA5F56AB3D07C", blockTest(sts.EA11, "00112233445566778899AABBCCDDEEFF", (*sts.Engine).EncryptBlock)},
-		{"misty1-decrypt", "8B1DA5F56AB3D07C", "0123456789ABCDEF", blockTest(sts.EA11, "00112233445566778899AABBCCDDEEFF", (*sts.Engine).DecryptBlock)},
-		{"dkga02", "ABABABABABABABAB", "E653341F9D5BF36F", dkgaTest(sts.DKGA02, sts.KeyParams{EA: sts.EA07, SGC: 123456, BaseDate: sts.BaseDate1993})},
-		{"dkga04", testKey160, testKey128, dkgaTest(sts.DKGA04, sts.KeyParams{EA: sts.EA11, SGC: 201457, BaseDate: sts.BaseDate2014})},
-		{"kcv-64", "ABABABABABABABAB", "C33F45", kcvTest(2)},
-		{"kcv-160", "000102030405060708090A0B0C0D0E0F10111213", "861952", kcvTest(4)},
-		{"token-crc", "C02A552710", "1970", tokenCRC},
-		{"token-build", "014EEC0001", "32D98A5616345BE2E0", tokenBuild},
-		{"token-parse", "3538363235373839393836393931333537343836", "05014EEC00013188", tokenParse},
-		{"token-sta", "0B19EB230100C207", "2C45ED1618406DF950", tokenSTA},
-		{"record-crc", "313233343536373839", "BB3D", recordCRC},
-		{"aes-cmac", "6BC1BEE22E409F96E93D7E117393172A", "9E99A7BF31E710900662F65E617C5184", cmacTest},
-		{"aes-kwp-wrap", "C37B7E6492584340BED12207808941155068F738", kwpWrapped, kwpWrap},
-		{"aes-kwp-unwrap", kwpWrapped, "C37B7E6492584340BED12207808941155068F738", kwpUnwrap},
-		{"key-agreement", agreeEphemeral, agreeKeys, agreementTest},
-		{"signature", hex.EncodeToString([]byte("CI.TXLIC.1;SMI89051616;")), "01", signatureTest},
+		{"sta-encrypt", "0B19EB230100C207", "C45ED1619406DF95", blockTest(sts.EA07, testKeySTA, (*sts.Engine).EncryptBlock), atOpen},
+		{"sta-decrypt", "C45ED1619406DF95", "0B19EB230100C207", blockTest(sts.EA07, testKeySTA, (*sts.Engine).DecryptBlock), atOpen},
+		{"misty1-encrypt", "0123456789ABCDEF", "8B1DA5F56AB3D07C", blockTest(sts.EA11, "00112233445566778899AABBCCDDEEFF", (*sts.Engine).EncryptBlock), atOpen},
+		{"misty1-decrypt", "8B1DA5F56AB3D07C", "0123456789ABCDEF", blockTest(sts.EA11, "00112233445566778899AABBCCDDEEFF", (*sts.Engine).DecryptBlock), atOpen},
+		{"dkga02", "ABABABABABABABAB", "E653341F9D5BF36F", dkgaTest(sts.DKGA02, sts.KeyParams{EA: sts.EA07, SGC: 123456, BaseDate: sts.BaseDate1993}), atOpen},
+		{"dkga04", testKey160, testKey128, dkgaTest(sts.DKGA04, sts.KeyParams{EA: sts.EA11, SGC: 201457, BaseDate: sts.BaseDate2014}), atOpen},
+		{"kcv-64", "ABABABABABABABAB", "C33F45", kcvTest(2), atOpen},
+		{"kcv-160", "000102030405060708090A0B0C0D0E0F10111213", "861952", kcvTest(4), atOpen},
+		{"token-crc", "C02A552710", "1970", tokenCRC, atOpen},
+		{"token-build", "014EEC0001", "32D98A5616345BE2E0", tokenBuild, atOpen},
+		{"token-parse", "3538363235373839393836393931333537343836", "05014EEC00013188", tokenParse, atOpen},
+		{"token-sta", "0B19EB230100C207", "2C45ED1618406DF950", tokenSTA, atOpen},
+		{"record-crc", "313233343536373839", "BB3D", recordCRC, atOpen},
+		{"aes-cmac", "6BC1BEE22E409F96E93D7E117393172A", "9E99A7BF31E710900662F65E617C5184", cmacTest, atOpen},
+		{"aes-kwp-wrap", "C37B7E6492584340BED12207808941155068F738", kwpWrapped, kwpWrap, atOpen},
+		{"aes-kwp-unwrap", kwpWrapped, "C37B7E6492584340BED12207808941155068F738", kwpUnwrap, atOpen},
+		{"key-agreement", agreeEphemeral, agreeKeys, agreementTest, beforeUse},
+		{"signature", hex.EncodeToString([]byte("CI.TXLIC.1;SMI89051616;")), "01", signatureTest, beforeUse},
 	}
 }
 
-// runSelfTests runs every self-test; broken names one whose input is corrupted.
-func runSelfTests(broken string, variant sts.Variant) error {
+// runSelfTests runs a phase's self-tests; broken names one whose input is corrupted.
+func runSelfTests(now phase, broken string, variant sts.Variant) error {
 	engine := sts.NewEngine(nil, variant)
 	for _, t := range selfTests() {
+		if t.when != now {
+			continue
+		}
 		in, err := hex.DecodeString(t.input)
 		if err != nil {
 			return fmt.Errorf("self-test %s: its input is damaged", t.name)

@@ -53,7 +53,7 @@ func (m *Module) Status(ctx context.Context) (Status, error) {
 	st := Status{
 		ModuleID: m.cfg.ModuleID, FirmwareID: m.cfg.FirmwareID, HardwareID: m.cfg.HardwareID,
 		IDSM: m.IDSM(), PublicKeyID: keyload.SMIdentity(m.cfg.ModuleID, staticKeyNumber),
-		FirmwareHash: m.firmwareHash(), TestMode: m.cfg.TestMode, Failure: m.failure,
+		FirmwareHash: m.firmwareHash(), TestMode: m.cfg.TestMode, Failure: m.Failure(),
 		Clock: m.Now(), Window: m.cfg.Window, Registers: m.cfg.Registers, Slots: KEKSlots,
 		STAName: tables.Name(), STASHA256: fmt.Sprintf("%x", tables.Fingerprint()),
 	}

@@ -172,8 +172,8 @@ func (m *Module) update(ctx context.Context, fn func(Tx) error) error {
 
 // ready refuses everything in the error state.
 func (m *Module) ready() error {
-	if m.failure != "" {
-		return refuse(CodeAppError, "the module is in its error state: %s", m.failure)
+	if why := m.failure.Load(); why != nil {
+		return refuse(CodeAppError, "the module is in its error state: %s", *why)
 	}
 	return nil
 }

@@ -34,6 +34,9 @@ func (m *Module) Trust() Trust { return *m.trust.Load() }
 // Approved reports whether a KMC.PUBKEY.1 record is approved. Whether
 // unapproved keys may be used is the host's policy.
 func (m *Module) Approved(publicKeyRecord string) bool {
+	if m.runLateTests(); m.ready() != nil {
+		return false
+	}
 	k, err := keyload.ParseKMCPublicKey(publicKeyRecord)
 	return err == nil && m.trust.Load().approves(k)
 }
@@ -56,6 +59,9 @@ func (m *Module) PinApprovalRoot(ctx context.Context, root *ecdsa.PublicKey) err
 // the one before, and cannot be older: a key that is not on the newest list is
 // not approved by it.
 func (m *Module) LoadApprovals(ctx context.Context, text string) (keyload.Approvals, error) {
+	if err := m.tested(ctx); err != nil {
+		return keyload.Approvals{}, err
+	}
 	m.trusting.Lock()
 	defer m.trusting.Unlock()
 	old := m.trust.Load()

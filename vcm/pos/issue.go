@@ -334,7 +334,7 @@ func (s *Service) token(m *meter, key tsm.Attributes, ti, class, subclass int, k
 	return Token{
 		DRN: m.pan.DRN(), PAN: m.panText, EA: m.EA, TCT: m.TCT, SGC: key.SGC, KRN: key.KRN, TI: ti,
 		Class: class, Subclass: subclass, Amount: amount, Description: k.description, STSUnitName: k.unit,
-		ScaledAmount: scaled, ScaledUnitName: k.scaledUnit, IDSM: s.idSM, VKKCV: key.KCV,
+		ScaledAmount: scaled, ScaledUnitName: k.scaledUnit, IDSM: s.idSM(), VKKCV: key.KCV,
 	}
 }
 

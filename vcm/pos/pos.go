@@ -72,7 +72,7 @@ type Service struct {
 	firmware     string
 	testMode     bool
 	audit        accounts.AuditFunc
-	idSM         string // the module's identity record, which every token names
+	idSM         func() string // the module's identity record, which every token names
 	log          *slog.Logger
 	progress     progress
 }
@@ -85,7 +85,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		store: cfg.Store, module: cfg.Module, moduleBucket: cfg.ModuleBucket, keys: cfg.Keys,
 		prefs: cfg.Preferences, clock: cfg.Clock, firmware: cfg.FirmwareID, testMode: cfg.TestMode, audit: cfg.Audit,
-		idSM: cfg.Module.IDSM(), log: cfg.Log,
+		idSM: cfg.Module.IDSM, log: cfg.Log,
 	}, nil
 }
 
