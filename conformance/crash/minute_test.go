@@ -26,7 +26,7 @@ var (
 func TestVCMKilled(t *testing.T) {
 	t.Parallel()
 	rnd := random(t)
-	limit := int64(60 * *vcmKills * portion)
+	limit := int64(8 * *vcmKills * portion)
 	const whole = 100_000_000 // more than a minute can use
 	r, v := binaries.Full(t, rig.Plan{
 		Name: "killed", Request: []string{"--autostart"}, Orchestrator: []string{"--restart-pause", "100ms"},
@@ -71,7 +71,7 @@ func TestVCMKilled(t *testing.T) {
 			back = append(back, time.Since(killed))
 		}
 		left := time.Until(began.Add(*vcmTime)) / time.Duration(*vcmKills-i)
-		k.pause(max(2*left-time.Since(killed), time.Millisecond))
+		k.pause(max(2*(left-time.Since(killed)), time.Millisecond))
 	}
 	killing := time.Since(began)
 	if rest := *vcmTime - killing; rest > 0 {
@@ -132,7 +132,7 @@ func (a *auditor) follow(ctx, vending context.Context) (pieces int, bad findings
 		}
 		select {
 		case <-vending.Done():
-		case <-time.After(time.Second):
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 	return pieces, bad
