@@ -16,13 +16,14 @@ func (c *session) general(ctx context.Context, req request) []byte {
 		if req.params != "" || c.last == nil {
 			return c.done(ctx, req, respond("GL", "RR", tsm.CodeFormatError, ""), tsm.CodeFormatError, nil)
 		}
-		return c.last
+		return c.done(ctx, req, c.last, tsm.CodeOK, nil)
 	case "RS":
 		if req.params != "" {
 			return c.done(ctx, req, respond("GL", "RS", tsm.CodeFormatError, ""), tsm.CodeFormatError, nil)
 		}
+		answer := c.done(ctx, req, respond("GL", "RS", tsm.CodeOK, ""), tsm.CodeOK, nil)
 		c.last = nil
-		return respond("GL", "RS", tsm.CodeOK, "")
+		return answer
 	}
 	return c.done(ctx, req, unattributed(tsm.CodeInvalidHeader), tsm.CodeInvalidHeader, nil)
 }

@@ -131,8 +131,14 @@ func (s *Server) Status() Status {
 
 // Restart ends every socket and session and starts afresh. A command that is
 // under way gets its answer first; the module is not touched, and clients may
-// connect again at once. It returns how many it ended.
-func (s *Server) Restart(ctx context.Context) (int, error) {
+// connect again at once. Who asked for it is in the audit log first. It returns
+// how many it ended.
+func (s *Server) Restart(ctx context.Context, by string) (int, error) {
+	if s.cfg.AuditRestart != nil {
+		if err := s.cfg.AuditRestart(ctx, by); err != nil {
+			return 0, err
+		}
+	}
 	ps := &s.peers
 	ps.mu.Lock()
 	var all []*peer

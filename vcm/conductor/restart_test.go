@@ -2,8 +2,10 @@ package conductor_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -59,7 +61,8 @@ func TestRestartBetweenCommands(t *testing.T) {
 	t.Parallel()
 	v := &heldVault{Vault: newMemory(), entered: make(chan struct{}), proceed: make(chan struct{})}
 	r := newRig(t, option{vault: v})
-	s := r.start(conductor.Config{})
+	var log []string
+	s := r.start(conductor.Config{AuditRestart: func(_ context.Context, by string) error { log = append(log, by); return nil }})
 	busy, idle := newClient(t, r.address), r.dial()
 	busy.loadKeys(r, group(123456))
 	idle.exchange(frameOf("GL?EC00001x"))
@@ -77,7 +80,7 @@ func TestRestartBetweenCommands(t *testing.T) {
 	<-v.entered
 	short, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 	defer cancel()
-	if _, err := s.Restart(short); !errkind.Is(err, errkind.Unavailable) {
+	if _, err := s.Restart(short, "somebody"); !errkind.Is(err, errkind.Unavailable) {
 		t.Errorf("a restart that has to wait: %v", err)
 	}
 	idle.closed()
@@ -88,7 +91,7 @@ func TestRestartBetweenCommands(t *testing.T) {
 	again.must(2, "DI")
 	ended := make(chan int, 1)
 	go func() {
-		n, err := s.Restart(context.Background())
+		n, err := s.Restart(context.Background(), "somebody else")
 		if err != nil {
 			t.Errorf("%v", err)
 		}
@@ -109,6 +112,26 @@ func TestRestartBetweenCommands(t *testing.T) {
 		t.Errorf("status %+v", st)
 	}
 	newClient(t, r.address).must(1, "GA", "N1")
+	if want := []string{"somebody", "somebody else"}; !slices.Equal(log, want) {
+		t.Errorf("the audit log names %v", log)
+	}
+}
+
+// A restart that nobody can be told of afterwards does not happen.
+func TestRestartNeedsTheAuditLog(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, option{})
+	full := errkind.Errorf(errkind.Limit, "the disk is full")
+	s := r.start(conductor.Config{AuditRestart: func(context.Context, string) error { return full }})
+	c := newClient(t, r.address)
+	c.must(2, "DI")
+	if _, err := s.Restart(context.Background(), "somebody"); !errors.Is(err, full) {
+		t.Errorf("%v", err)
+	}
+	c.must(2, "DI")
+	if st := s.Status(); st.Restarts != 0 || st.Sockets != 1 {
+		t.Errorf("%+v", st)
+	}
 }
 
 func await(t *testing.T, ready func() bool) {

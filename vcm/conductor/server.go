@@ -75,8 +75,11 @@ type Config struct {
 	AllowUnapproved func(context.Context) bool
 	// Speed limits issuing commands; nil does not.
 	Speed Speed
-	Clock clock.Clock
-	Log   *slog.Logger
+	// AuditRestart makes an entry of the audit log durable before a restart; nil
+	// keeps no log.
+	AuditRestart func(ctx context.Context, by string) error
+	Clock        clock.Clock
+	Log          *slog.Logger
 }
 
 // Server answers the commands of any number of sockets and streams with one

@@ -249,6 +249,11 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 			}
 		},
 		AllowUnapproved: func(context.Context) bool { return prefs.Bool(accounts.PrefAllowUnapprovedKMC) },
+		AuditRestart: func(ctx context.Context, by string) error {
+			return m.store.Update(ctx, func(tx *store.Tx) error {
+				return m.audit(tx, auditlog.Entry{Time: m.clock.Now().UTC(), Kind: "conductor.restart", Actor: by})
+			})
+		},
 	})
 	return nil
 }

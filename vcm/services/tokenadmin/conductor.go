@@ -24,7 +24,7 @@ func (h *handler) ConductorShow(context.Context) (*prismadmin.Conductor, error) 
 func (h *handler) ConductorRestart(ctx context.Context) (*prismadmin.Conductor, error) {
 	ctx, cancel := context.WithTimeout(ctx, restartTimeout)
 	defer cancel()
-	ended, err := h.Conductor.Restart(ctx)
+	ended, err := h.Conductor.Restart(ctx, h.actor.String())
 	h.Log.Info("Conductor restarted", "by", h.actor.String(), "ended", ended, "err", err)
 	if err != nil {
 		return nil, err
