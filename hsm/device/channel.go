@@ -99,12 +99,12 @@ func (ch *channel) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (
 		return fdrpc.Reply{Body: ch.u.Time()}, nil
 	case hsmapi.MethodCounter:
 		return decoded(r, func(in hsmapi.Counter) (hsmapi.Counter, error) { return ch.raise(ctx, in) })
-	case hsmapi.MethodCertifyHost:
-		return decoded(r, func(in hsmapi.CertifyHost) (hsmapi.HostCertificate, error) {
+	case hsmapi.MethodCertifyHosts:
+		return decoded(r, func(in hsmapi.CertifyHosts) (hsmapi.HostCertificates, error) {
 			if err := ch.mustHold(); err != nil {
-				return hsmapi.HostCertificate{}, err
+				return hsmapi.HostCertificates{}, err
 			}
-			return ch.u.CertifyHost(ch.uuid, in)
+			return ch.u.CertifyHosts(ch.uuid, in)
 		})
 	case hsmapi.MethodSignModule:
 		return decoded(r, func(in hsmapi.SignModule) (hsmapi.Signature, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -274,8 +275,22 @@ func TestCertifyHost(t *testing.T) {
 			t.Errorf("%s: certificate %+v", want, cert)
 		}
 	}
-	for _, service := range []string{"", "a/b", p.UUID + "/sshadmin", "../x", "A"} {
+	for _, service := range []string{"", "a/b", p.UUID + "/sshadmin", "../x", "A", "1a", "-a", strings.Repeat("a", 33)} {
 		_, err := r.client.CertifyHost(t.Context(), service, host)
+		want(t, err, errkind.Invalid)
+	}
+	several := []hsmapi.HostKey{{Service: "sshadmin", Key: host}, {Service: "monitor-2", Key: host}}
+	certs, err := ch.CertifyHosts(t.Context(), several...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, cert := range certs {
+		if want := hsmapi.Principal(esn, p.UUID, several[i].Service); cert.KeyId != want {
+			t.Errorf("certificate %d is %s, want %s", i, cert.KeyId, want)
+		}
+	}
+	for _, n := range []int{0, hsmapi.MaxHosts + 1} {
+		_, err := ch.CertifyHosts(t.Context(), slices.Repeat(several[:1], n)...)
 		want(t, err, errkind.Invalid)
 	}
 }

@@ -132,8 +132,8 @@ func (s *server) handler(base context.Context) fdrpc.Handler {
 			return decoded(r, u.Partitions)
 		case hsmapi.MethodSign:
 			return decoded(r, u.Sign)
-		case hsmapi.MethodCertifyHost:
-			return decoded(r, func(in hsmapi.CertifyHost) (hsmapi.HostCertificate, error) { return u.CertifyHost("", in) })
+		case hsmapi.MethodCertifyHosts:
+			return decoded(r, func(in hsmapi.CertifyHosts) (hsmapi.HostCertificates, error) { return u.CertifyHosts("", in) })
 		case hsmapi.MethodTime:
 			return fdrpc.Reply{Body: u.Time()}, nil
 		case hsmapi.MethodSetTime:

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -53,31 +52,51 @@ func (u *Unit) unitSigner() (ssh.Signer, error) {
 	return u.signer, nil
 }
 
-// CertifyHost certifies a service's host key: the platform's for uuid "", else
-// that partition's. The certificate has no end of validity: it is worth as
-// much as the unit key, and the service's key dies with the service.
-func (u *Unit) CertifyHost(uuid string, in hsmapi.CertifyHost) (hsmapi.HostCertificate, error) {
-	if ok, _ := regexp.MatchString(`^[a-z][a-z0-9-]{0,31}$`, in.Service); !ok {
-		return hsmapi.HostCertificate{}, errkind.Errorf(errkind.Invalid, "service name %.40q", in.Service)
-	}
-	key, err := warrant.ParseKey(in.Key)
-	if err != nil {
-		return hsmapi.HostCertificate{}, errkind.Errorf(errkind.Invalid, "host key of %s: %w", in.Service, err)
-	}
-	if !slices.Contains([]string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384}, key.Type()) {
-		return hsmapi.HostCertificate{}, errkind.Errorf(errkind.Invalid, "host key of %s is of type %s; use %s", in.Service, key.Type(), ssh.KeyAlgoED25519)
+// CertifyHosts certifies services' host keys: the platform's for uuid "", else
+// that partition's. The certificates have no end of validity: they are worth as
+// much as the unit key, and a service's key dies with the service.
+func (u *Unit) CertifyHosts(uuid string, in hsmapi.CertifyHosts) (out hsmapi.HostCertificates, err error) {
+	if n := len(in.Hosts); n < 1 || n > hsmapi.MaxHosts {
+		return out, errkind.Errorf(errkind.Invalid, "%d host keys, not 1 to %d", n, hsmapi.MaxHosts)
 	}
 	signer, err := u.unitSigner()
 	if err != nil {
-		return hsmapi.HostCertificate{}, err
+		return out, err
 	}
-	principal := hsmapi.Principal(u.id.ESN, uuid, in.Service)
+	for _, h := range in.Hosts {
+		cert, err := certifyHost(signer, hsmapi.Principal(u.id.ESN, uuid, h.Service), h)
+		if err != nil {
+			return out, err
+		}
+		out.Certificates = append(out.Certificates, cert)
+	}
+	return out, nil
+}
+
+func certifyHost(signer ssh.Signer, principal string, in hsmapi.Host) (string, error) {
+	if !isServiceName(in.Service) {
+		return "", errkind.Errorf(errkind.Invalid, "service name %.40q", in.Service)
+	}
+	key, err := warrant.ParseKey(in.Key)
+	if err != nil {
+		return "", errkind.Errorf(errkind.Invalid, "host key of %s: %w", in.Service, err)
+	}
+	if !slices.Contains([]string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384}, key.Type()) {
+		return "", errkind.Errorf(errkind.Invalid, "host key of %s is of type %s; use %s", in.Service, key.Type(), ssh.KeyAlgoED25519)
+	}
 	cert := &ssh.Certificate{
 		Key: key, CertType: ssh.HostCert, KeyId: principal,
 		ValidPrincipals: []string{principal}, ValidBefore: ssh.CertTimeInfinity,
 	}
 	if err := cert.SignCert(rand.Reader, signer); err != nil {
-		return hsmapi.HostCertificate{}, fmt.Errorf("certify %s: %w", principal, err)
+		return "", fmt.Errorf("certify %s: %w", principal, err)
 	}
-	return hsmapi.HostCertificate{Certificate: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(cert)))}, nil
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(cert))), nil
+}
+
+// isServiceName reports whether name is one: lower case letters, digits and
+// hyphens, a letter first, 32 at most.
+func isServiceName(name string) bool {
+	rest := strings.TrimLeft(name, "abcdefghijklmnopqrstuvwxyz")
+	return rest != name && len(name) <= 32 && strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }

@@ -53,16 +53,16 @@ func tampered(t *testing.T, r *rig) {
 	c, ctx := r.client, t.Context()
 	const id = "00000000-0000-4000-8000-000000000000"
 	for method, call := range map[string]func() error{
-		hsmapi.MethodCreate:      func() error { _, err := c.Create(ctx, hsmapi.CreatePartition{UUID: id}); return err },
-		hsmapi.MethodAttach:      func() error { _, err := r.attach(hsmapi.Attach{UUID: id}); return err },
-		hsmapi.MethodProtect:     func() error { _, err := c.Protect(ctx, hsmapi.Protect{UUID: id}); return err },
-		hsmapi.MethodDestroy:     func() error { return c.Destroy(ctx, id) },
-		hsmapi.MethodPartitions:  func() error { _, err := c.Partitions(ctx); return err },
-		hsmapi.MethodSign:        func() error { _, err := c.Sign(ctx, hsmapi.NamespaceVCMFile, nil); return err },
-		hsmapi.MethodCertifyHost: func() error { _, err := c.CertifyHost(ctx, "setup", host); return err },
-		hsmapi.MethodTime:        func() error { _, err := c.Time(ctx); return err },
-		hsmapi.MethodSetTime:     func() error { _, err := c.SetTime(ctx, hsmapi.SetTime{}); return err },
-		hsmapi.MethodFactory:     func() error { return c.Factory(ctx) },
+		hsmapi.MethodCreate:       func() error { _, err := c.Create(ctx, hsmapi.CreatePartition{UUID: id}); return err },
+		hsmapi.MethodAttach:       func() error { _, err := r.attach(hsmapi.Attach{UUID: id}); return err },
+		hsmapi.MethodProtect:      func() error { _, err := c.Protect(ctx, hsmapi.Protect{UUID: id}); return err },
+		hsmapi.MethodDestroy:      func() error { return c.Destroy(ctx, id) },
+		hsmapi.MethodPartitions:   func() error { _, err := c.Partitions(ctx); return err },
+		hsmapi.MethodSign:         func() error { _, err := c.Sign(ctx, hsmapi.NamespaceVCMFile, nil); return err },
+		hsmapi.MethodCertifyHosts: func() error { _, err := c.CertifyHost(ctx, "setup", host); return err },
+		hsmapi.MethodTime:         func() error { _, err := c.Time(ctx); return err },
+		hsmapi.MethodSetTime:      func() error { _, err := c.SetTime(ctx, hsmapi.SetTime{}); return err },
+		hsmapi.MethodFactory:      func() error { return c.Factory(ctx) },
 	} {
 		if err := call(); !errkind.Is(err, errkind.Mode) || !strings.Contains(err.Error(), "tampered") {
 			t.Errorf("%s on a tampered unit: %v", method, err)

@@ -45,23 +45,48 @@ func (l *link) Time(ctx context.Context) (Time, error) {
 	return t, err
 }
 
-// CertifyHost has the unit certify key as the host key of service. On a
-// Channel the principal names the channel's partition.
-func (l *link) CertifyHost(ctx context.Context, service string, key ssh.PublicKey) (*ssh.Certificate, error) {
-	var out HostCertificate
-	in := CertifyHost{Service: service, Key: string(ssh.MarshalAuthorizedKey(key))}
-	if err := l.conn.Ask(ctx, MethodCertifyHost, in, &out); err != nil {
+// HostKey is a service's host key that the unit is to certify.
+type HostKey struct {
+	Service string
+	Key     ssh.PublicKey
+}
+
+// CertifyHosts has the unit certify host keys. On a Channel the principals name
+// the channel's partition.
+func (l *link) CertifyHosts(ctx context.Context, keys ...HostKey) ([]*ssh.Certificate, error) {
+	var in CertifyHosts
+	for _, k := range keys {
+		in.Hosts = append(in.Hosts, Host{Service: k.Service, Key: string(ssh.MarshalAuthorizedKey(k.Key))})
+	}
+	var out HostCertificates
+	if err := l.conn.Ask(ctx, MethodCertifyHosts, in, &out); err != nil {
 		return nil, err
 	}
-	pk, _, _, _, err := ssh.ParseAuthorizedKey([]byte(out.Certificate))
+	if len(out.Certificates) != len(keys) {
+		return nil, errkind.Errorf(errkind.Integrity, "the unit answered %d host certificates for %d keys", len(out.Certificates), len(keys))
+	}
+	certs := make([]*ssh.Certificate, len(keys))
+	for i, text := range out.Certificates {
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(text))
+		if err != nil {
+			return nil, errkind.Errorf(errkind.Integrity, "host certificate of %s: %w", keys[i].Service, err)
+		}
+		cert, ok := key.(*ssh.Certificate)
+		if !ok {
+			return nil, errkind.Errorf(errkind.Integrity, "host certificate of %s: the unit answered a bare key", keys[i].Service)
+		}
+		certs[i] = cert
+	}
+	return certs, nil
+}
+
+// CertifyHost has the unit certify one host key.
+func (l *link) CertifyHost(ctx context.Context, service string, key ssh.PublicKey) (*ssh.Certificate, error) {
+	certs, err := l.CertifyHosts(ctx, HostKey{Service: service, Key: key})
 	if err != nil {
-		return nil, errkind.Errorf(errkind.Integrity, "host certificate of %s: %w", service, err)
+		return nil, err
 	}
-	cert, ok := pk.(*ssh.Certificate)
-	if !ok {
-		return nil, errkind.Errorf(errkind.Integrity, "host certificate of %s: the unit answered a bare key", service)
-	}
-	return cert, nil
+	return certs[0], nil
 }
 
 // Client is the orchestrator's connection to the unit. Its methods may be

@@ -37,8 +37,8 @@ const (
 	// MethodSign: Sign -> Signature. SSHSIG by the unit key, namespace
 	// restricted to those in SignNamespaces.
 	MethodSign = "sign"
-	// MethodCertifyHost: CertifyHost -> HostCertificate, for the platform's services.
-	MethodCertifyHost = "certify-host"
+	// MethodCertifyHosts: CertifyHosts -> HostCertificates, for the platform's services.
+	MethodCertifyHosts = "certify-hosts"
 	// MethodTime: nil -> Time.
 	MethodTime = "time"
 	// MethodSetTime: SetTime -> Time.
@@ -63,7 +63,7 @@ const (
 	MethodSignModule = "sign-module"
 	// MethodLease: Lease -> Leased. A share of the unit's rated capacity, in tokens.
 	MethodLease = "lease"
-	// MethodTime and MethodCertifyHost as above; the certificate's principal is
+	// MethodTime and MethodCertifyHosts as above; the certificates' principals are
 	// always this partition's.
 )
 
@@ -189,16 +189,26 @@ type Signature struct {
 	Armored string `json:"armored"`
 }
 
-// CertifyHost asks for an OpenSSH host certificate.
-type CertifyHost struct {
+// CertifyHosts asks for OpenSSH host certificates, MaxHosts at most: whoever has
+// several services gets theirs in one call.
+type CertifyHosts struct {
+	Hosts []Host `json:"hosts"`
+}
+
+// MaxHosts is how many host keys are certified in one call.
+const MaxHosts = 16
+
+// Host is a service's host key.
+type Host struct {
 	Service string `json:"service"`
 	Key     string `json:"key"` // authorized_keys form
 }
 
-// HostCertificate is an OpenSSH host certificate in authorized_keys form, signed
-// by the unit key. Its principal is Principal(ESN, partition or "", service).
-type HostCertificate struct {
-	Certificate string `json:"certificate"`
+// HostCertificates are OpenSSH host certificates in authorized_keys form, in the
+// order of the question, signed by the unit key. The principal of each is
+// Principal(ESN, partition or "", service).
+type HostCertificates struct {
+	Certificates []string `json:"certificates"`
 }
 
 // Principal is the name in a service's host certificate: "esn/service" on the

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -34,6 +35,10 @@ const (
 type Ledger struct {
 	db  *bolt.DB
 	dir string
+
+	commit chan struct{} // holds a token while somebody commits
+	mu     sync.Mutex
+	queue  []*request // for the next commit
 }
 
 // Open opens or makes the ledger in dir.
@@ -49,9 +54,7 @@ func Open(dir string) (*Ledger, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Integrity, "open %s: %w", path, err)
 	}
-	// Requests that come together share a commit; one alone does not wait long.
-	db.MaxBatchDelay = 2 * time.Millisecond
-	l := &Ledger{db: db, dir: dir}
+	l := &Ledger{db: db, dir: dir, commit: make(chan struct{}, 1)}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, name := range []string{logBucket, clientBucket, licenceBucket, settingsBucket} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
@@ -79,7 +82,7 @@ func (l *Ledger) Update(ctx context.Context, fn func(Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return errkind.Errorf(errkind.Unavailable, "%w", context.Cause(ctx))
 	}
-	return l.db.Batch(func(tx *bolt.Tx) error { return fn(Tx{tx}) })
+	return l.share(fn)
 }
 
 // View runs fn on a consistent state.

@@ -8,32 +8,55 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/internal/auditlog"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/sealed"
 	"github.com/tesserae-hsm/tesserae/vcm/store"
 )
 
-// hostKeys returns each service's host key with a fresh certificate of the
-// unit. Keys are made at the service's first start and kept in the store.
-func hostKeys(ctx context.Context, p *partition, services []string) (map[string]ssh.Signer, error) {
+// openKeys makes the log's key, which lives as long as the partition, reads or
+// makes the services' host keys, and has the unit certify all of them.
+func (p *partition) openKeys(ctx context.Context, partitionKey []byte, services []string) error {
+	seed, err := sealed.Derive(partitionKey, "tesserae audit log key v1")
+	if err != nil {
+		return err
+	}
+	defer clear(seed)
+	logKey := ed25519.NewKeyFromSeed(seed)
 	seeds, err := hostSeeds(ctx, p.store, services)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := make(map[string]ssh.Signer, len(services))
-	for _, service := range services {
-		signer, err := ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(seeds[service]))
-		if err != nil {
-			return nil, errkind.Errorf(errkind.Internal, "host key of %s: %w", service, err)
+	names := append([]string{serviceAuditLog}, services...)
+	signers := make([]ssh.Signer, len(names))
+	ask := make([]hsmapi.HostKey, len(names))
+	for i, name := range names {
+		key := logKey
+		if i > 0 {
+			key = ed25519.NewKeyFromSeed(seeds[name])
 		}
-		cert, err := p.channel.CertifyHost(ctx, service, signer.PublicKey())
-		if err != nil {
-			return nil, errkind.Errorf(errkind.Of(err), "certify the host key of %s: %w", service, err)
+		if signers[i], err = ssh.NewSignerFromKey(key); err != nil {
+			return errkind.Errorf(errkind.Internal, "host key of %s: %w", name, err)
 		}
-		if out[service], err = ssh.NewCertSigner(cert, signer); err != nil {
-			return nil, errkind.Errorf(errkind.Integrity, "host certificate of %s: %w", service, err)
+		ask[i] = hsmapi.HostKey{Service: name, Key: signers[i].PublicKey()}
+	}
+	certs, err := p.channel.CertifyHosts(ctx, ask...)
+	if err != nil {
+		return errkind.Errorf(errkind.Of(err), "certify the host keys: %w", err)
+	}
+	p.hosts = make(map[string]ssh.Signer, len(services))
+	for i, name := range names[1:] {
+		if p.hosts[name], err = ssh.NewCertSigner(certs[i+1], signers[i+1]); err != nil {
+			return errkind.Errorf(errkind.Integrity, "host certificate of %s: %w", name, err)
 		}
 	}
-	return out, nil
+	p.log, err = auditlog.New(auditlog.Config{
+		Origin:      "tesserae/" + p.opened.Identity.ESN + "/" + p.opened.UUID,
+		Key:         logKey,
+		Certificate: string(ssh.MarshalAuthorizedKey(certs[0])),
+	})
+	return err
 }
 
 // hostSeeds reads the stored seeds and makes those that are missing, durably

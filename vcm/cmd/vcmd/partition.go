@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"log/slog"
 	"os"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/auditlog"
 	"github.com/tesserae-hsm/tesserae/internal/clock"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
-	"github.com/tesserae-hsm/tesserae/internal/sealed"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/vcm/pos"
 	"github.com/tesserae-hsm/tesserae/vcm/store"
@@ -40,6 +38,7 @@ type partition struct {
 	clock   *clock.Offset
 	store   *store.Store
 	log     *auditlog.Log
+	hosts   map[string]ssh.Signer // host keys, by service
 }
 
 // openPartition takes the key from hsmd, opens the store with it and lets go of
@@ -74,7 +73,7 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 	if err != nil {
 		return nil, err
 	}
-	if p.log, err = p.openLog(ctx, key.Bytes()); err != nil {
+	if err = p.openKeys(ctx, key.Bytes(), sshListeners(start.Listeners)); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -87,30 +86,6 @@ func cold() []store.Keys {
 		keys = append(keys, store.Keys{Bucket: bucketModule, Prefix: prefix})
 	}
 	return keys
-}
-
-// openLog makes the log's key, which lives as long as the partition, and has
-// the unit certify it.
-func (p *partition) openLog(ctx context.Context, key []byte) (*auditlog.Log, error) {
-	seed, err := sealed.Derive(key, "tesserae audit log key v1")
-	if err != nil {
-		return nil, err
-	}
-	defer clear(seed)
-	private := ed25519.NewKeyFromSeed(seed)
-	public, err := ssh.NewPublicKey(private.Public())
-	if err != nil {
-		return nil, errkind.Errorf(errkind.Internal, "log key: %w", err)
-	}
-	cert, err := p.channel.CertifyHost(ctx, serviceAuditLog, public)
-	if err != nil {
-		return nil, errkind.Errorf(errkind.Of(err), "certify the log key: %w", err)
-	}
-	return auditlog.New(auditlog.Config{
-		Origin:      "tesserae/" + p.opened.Identity.ESN + "/" + p.opened.UUID,
-		Key:         private,
-		Certificate: string(ssh.MarshalAuthorizedKey(cert)),
-	})
 }
 
 // audit appends to the log in the caller's transaction.

@@ -34,20 +34,20 @@ func sshNames() []string {
 	return []string{vcmcontrol.ServiceSSHAdmin, vcmcontrol.ServiceMonitor, vcmcontrol.ServicePrismToken, vcmcontrol.ServiceConductor}
 }
 
-// serve opens every listener. Those this program has nothing for are answered
-// by closing, so that clients do not wait.
-func (m *module) serve(ctx context.Context, log *slog.Logger) error {
-	var names []string
-	for _, l := range m.start.Listeners {
+// sshListeners are the SSH services that have a listener.
+func sshListeners(ls []vcmcontrol.Listener) (names []string) {
+	for _, l := range ls {
 		if slices.Contains(sshNames(), l.Service) {
 			names = append(names, l.Service)
 		}
 	}
-	hosts, err := hostKeys(ctx, m.partition, names)
-	if err != nil {
-		return err
-	}
-	keys, err := m.clientKeys(ctx, hosts)
+	return names
+}
+
+// serve opens every listener. Those this program has nothing for are answered
+// by closing, so that clients do not wait.
+func (m *module) serve(ctx context.Context, log *slog.Logger) error {
+	keys, err := m.clientKeys(ctx)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (m *module) serve(ctx context.Context, log *slog.Logger) error {
 		service, log := l.Service, log.With("listener", l.Service)
 		if s, ok := offered[service]; ok {
 			cfg := sshrpc.ServerConfig{
-				Service: service, HostKey: hosts[service], Authorised: keys.Authorised(service), Processor: s.calls, Raw: s.stream, Log: log,
+				Service: service, HostKey: m.hosts[service], Authorised: keys.Authorised(service), Processor: s.calls, Raw: s.stream, Log: log,
 			}
 			m.services.serve(service, func(ctx context.Context) error { return sshrpc.Serve(ctx, nl, cfg) })
 			continue
@@ -114,10 +114,10 @@ func (m *module) sshServices(keys *sshadminservice.Keys, log *slog.Logger) map[s
 }
 
 // clientKeys knows who may use the SSH services.
-func (m *module) clientKeys(ctx context.Context, hosts map[string]ssh.Signer) (*sshadminservice.Keys, error) {
+func (m *module) clientKeys(ctx context.Context) (*sshadminservice.Keys, error) {
 	var services []sshadminservice.Service
 	for _, l := range m.start.Listeners {
-		if host := hosts[l.Service]; host != nil {
+		if host := m.hosts[l.Service]; host != nil {
 			services = append(services, sshadminservice.Service{Name: l.Service, Address: l.Address, HostKey: keyLine(host.PublicKey())})
 		}
 	}
