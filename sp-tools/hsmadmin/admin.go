@@ -30,6 +30,9 @@ func (k *call) onAdmin(u unitfile.Unit, fn func(ctx context.Context, admin *ssha
 	if u.FactoryKey != "" && (errkind.Is(err, errkind.Unauthorised) || errkind.Is(err, errkind.NotFound)) {
 		conn, err = k.dialFactory(ctx, u)
 	}
+	if errkind.Is(err, errkind.Unauthorised) {
+		return errkind.Errorf(errkind.Unauthorised, "%w; give a backup of the unit's sshadmin key to 'hsmadmin enroll --sshadmin-key' or 'hsmadmin keys restore'", err)
+	}
 	if err != nil {
 		return err
 	}

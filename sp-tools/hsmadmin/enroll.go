@@ -69,7 +69,7 @@ func (k *call) enroll() error {
 			return err
 		})
 		if errkind.Is(err, errkind.Unauthorised) {
-			return errkind.Errorf(errkind.Unauthorised, "HSM %s was enrolled with another sshadmin key: %w; give its backup with --sshadmin-key", u.ESN, err)
+			return errkind.Errorf(errkind.Unauthorised, "HSM %s was enrolled with another sshadmin key: %w", u.ESN, err)
 		}
 		if err != nil {
 			return err

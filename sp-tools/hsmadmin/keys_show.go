@@ -1,6 +1,7 @@
 package hsmadmin
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"time"
@@ -18,6 +19,7 @@ type clientKeyJSON struct {
 	Service    string `json:"service"`
 	Key        string `json:"key"`
 	Protection string `json:"protection"`
+	Group      string `json:"group,omitempty"`
 	Installed  string `json:"installed"`
 }
 
@@ -57,7 +59,7 @@ func (k *call) showKeys() error {
 		return err
 	}
 	for _, p := range own {
-		out.Client = append(out.Client, clientKeyJSON{p.Service, request.KeyText(p.Key), p.Protection, p.Installed.UTC().Format(time.RFC3339)})
+		out.Client = append(out.Client, clientKeyJSON{p.Service, request.KeyText(p.Key), p.Protection, p.Group, p.Installed.UTC().Format(time.RFC3339)})
 	}
 	units, err := k.units()
 	if err != nil && !errkind.Is(err, errkind.NotFound) {
@@ -78,9 +80,9 @@ func (k *call) showKeys() error {
 	return k.env.Print(k.c, out, func(w io.Writer) error {
 		rows := make([][]string, len(out.Client))
 		for i, p := range out.Client {
-			rows[i] = []string{p.Service, p.Protection, p.Installed, p.Key}
+			rows[i] = []string{p.Service, p.Protection, cmp.Or(p.Group, "-"), p.Installed, p.Key}
 		}
-		console.Table(w, []string{"CLIENT KEY", "PROTECTION", "INSTALLED", "PUBLIC KEY"}, rows)
+		console.Table(w, []string{"CLIENT KEY", "PROTECTION", "GROUP", "INSTALLED", "PUBLIC KEY"}, rows)
 		rows = make([][]string, len(out.Server))
 		for i, s := range out.Server {
 			rows[i] = []string{s.ESN, s.Service, s.Address, s.Installed, s.ClientKey}

@@ -73,6 +73,9 @@ func (t tool) runCreate(c *cli.Context, name string) error {
 			return errkind.Errorf(errkind.Of(err), "VCM %s was created, but its configuration file was not written: %w; 'vcmadmin show --outdir DIR %s' writes it again",
 				made.Vcm.Uuid, err, made.Vcm.Uuid)
 		}
+		if err := k.warnOfOthers(ctx, h, made.Vcm); err != nil {
+			return err
+		}
 		out := struct {
 			vcmJSON
 			Config string `json:"config"`
@@ -83,6 +86,21 @@ func (t tool) runCreate(c *cli.Context, name string) error {
 			return err
 		})
 	})
+}
+
+// warnOfOthers says that the tenant has VCMs on the unit besides this one: he can
+// use one of them at a time.
+func (k *call) warnOfOthers(ctx context.Context, h *platform.Hosting, made *orchestrator.Vcm) error {
+	all, err := h.ListVcms(ctx, false)
+	if err != nil {
+		return err
+	}
+	for _, v := range all {
+		if v.Uuid != made.Uuid && v.Properties.TenantRequestKey == made.Properties.TenantRequestKey {
+			fmt.Fprintf(k.env.Stderr, "WARNING: the tenant has VCM %s (%s) on this HSM already, and can enroll one at a time\n", v.Uuid, orElse(v.Properties.Name, "no name"))
+		}
+	}
+	return nil
 }
 
 func chosen(c *cli.Context, name string) (*orchestrator.CreateChoices, error) {

@@ -21,7 +21,9 @@ import (
 
 // Home opens the services home of the process's user.
 func Home(env *console.Env) (*enrol.Home, error) {
-	return enrol.Open(enrol.DefaultDir(env.Getenv, os.Geteuid() == 0), enrol.Env{
+	root := os.Geteuid() == 0
+	return enrol.Open(enrol.DefaultDir(env.Getenv, root), enrol.Env{
+		Root:   root,
 		Getenv: env.Getenv,
 		Clock:  env.Clock,
 		Ask:    func(prompt string, confirm bool) (string, error) { return env.Secret(prompt, "", confirm) },
@@ -48,9 +50,13 @@ func DialVCM(ctx context.Context, h *enrol.Home, f *vcmfile.File, service string
 	if err != nil {
 		return nil, err
 	}
+	hint := "'hsmadmin vcm enroll' installs this host's keys"
+	if service == enrol.SSHAdmin { // the key that enrolling needs
+		hint = "the VCM takes the sshadmin key of the services home that asked for it; use that home (NFAST_SERVICES_HOME)"
+	}
 	return dial(ctx, h, timeout, peer{
 		realm: enrol.Tenant, service: service, principal: hsmapi.Principal(f.ESN, f.UUID, service), address: address, unit: key,
-		hint: "'hsmadmin vcm enroll' installs this host's keys",
+		hint: hint,
 	})
 }
 
@@ -64,9 +70,13 @@ func DialUnit(ctx context.Context, h *enrol.Home, u unitfile.Unit, service strin
 	if err != nil {
 		return nil, err
 	}
+	hint := "'hsmadmin enroll' installs this host's keys"
+	if service == enrol.SSHAdmin { // the key that enrolling needs
+		hint = ""
+	}
 	return dial(ctx, h, timeout, peer{
 		realm: enrol.Platform, service: service, principal: hsmapi.Principal(u.ESN, "", service), address: address, unit: key,
-		hint: "'hsmadmin enroll' installs this host's keys",
+		hint: hint,
 	})
 }
 
@@ -91,6 +101,9 @@ func dial(ctx context.Context, h *enrol.Home, timeout time.Duration, p peer) (*s
 		if c, err = sshrpc.Dial(ctx, cfg); !errkind.Is(err, errkind.Unauthorised) {
 			return c, err
 		}
+	}
+	if p.hint == "" {
+		return nil, err
 	}
 	return nil, errkind.Errorf(errkind.Unauthorised, "%w; %s", err, p.hint)
 }

@@ -16,7 +16,9 @@
 //	vcms/UUID/vcm.conf     enrolled VCMs
 //	shares/REQUEST         tenant shares, encrypted as tenantreq is
 //
-// Folders have mode 0700, keys 0600. A service provider and a tenant on one
+// The home and its folders have mode 0700, keys 0600. Where a group may read a key
+// (group.go) that key's folder has 0750, its files 0640, and those above it 0711;
+// what is known of units and VCMs is no secret. A service provider and a tenant on one
 // host share the home but no key.
 package enrol
 
@@ -31,7 +33,6 @@ import (
 	"sync"
 
 	"github.com/tesserae-hsm/tesserae/internal/clock"
-	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
 
 // Env is what the home needs from its surroundings.
@@ -41,6 +42,10 @@ type Env struct {
 	Ask func(prompt string, confirm bool) (string, error)
 	// Machine returns a host identifier: "product_uuid" or "board_serial".
 	Machine func(name string) (string, error)
+	// Root means that the home is the superuser's, who shares some keys with a group.
+	Root bool
+	// Group looks up a group's number.
+	Group func(name string) (int, error)
 	// Warn tells the user something that needs no decision.
 	Warn  func(text string)
 	Clock clock.Clock
@@ -65,6 +70,9 @@ func Open(dir string, env Env) (*Home, error) {
 	}
 	if env.Machine == nil {
 		env.Machine = dmi
+	}
+	if env.Group == nil {
+		env.Group = groupID
 	}
 	if env.Rand == nil {
 		env.Rand = rand.Reader
@@ -97,12 +105,22 @@ func (h *Home) path(parts ...string) string {
 }
 
 // folder makes a folder of the home, and the home itself.
-func (h *Home) folder(parts ...string) (string, error) {
-	dir := h.path(parts...)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("services home: %w", err)
+func (h *Home) folder(parts ...string) error {
+	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+		return fmt.Errorf("services home: %w", err)
 	}
-	return dir, nil
+	if err := os.MkdirAll(h.path(parts...), 0o700); err != nil {
+		return fmt.Errorf("services home: %w", err)
+	}
+	if len(parts) == 0 || parts[0] != "units" && parts[0] != "vcms" {
+		return nil
+	}
+	for i := range parts { // whatever the umask says
+		if err := os.Chmod(h.path(parts[:i+1]...), 0o755); err != nil {
+			return fmt.Errorf("services home: %w", err)
+		}
+	}
+	return nil
 }
 
 func exists(path string) (bool, error) {
@@ -111,18 +129,6 @@ func exists(path string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// checkMode reports whether nobody but the owner can use the file.
-func checkMode(path string) error {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if fi.Mode().Perm()&0o077 != 0 {
-		return errkind.Errorf(errkind.Refused, "%s is accessible to others (mode %04o); set it to 0600 and roll the key if somebody may have read it", path, fi.Mode().Perm())
-	}
-	return nil
 }
 
 func dmi(name string) (string, error) {

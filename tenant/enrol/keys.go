@@ -48,6 +48,7 @@ type Public struct {
 	Service    string
 	Key        ssh.PublicKey
 	Protection string
+	Group      string    // who may read it besides its owner
 	Installed  time.Time // the file's time stamp
 }
 
@@ -56,9 +57,14 @@ func (h *Home) Key(realm Realm, service string) (ssh.Signer, error) {
 	return h.load(h.path(string(realm), service), service)
 }
 
-// EnsureKey returns the key of a service and makes it if there is none.
+// EnsureKey returns the key of a service, which a group that the environment names
+// may read from then on, and makes it if there is none.
 func (h *Home) EnsureKey(realm Realm, service string) (key ssh.Signer, created bool, err error) {
+	target := h.path(string(realm), service)
 	key, err = h.Key(realm, service)
+	if err == nil {
+		err = h.regroup(target, service)
+	}
 	if !errkind.Is(err, errkind.NotFound) {
 		return key, false, err
 	}
@@ -66,7 +72,6 @@ func (h *Home) EnsureKey(realm Realm, service string) (key ssh.Signer, created b
 	if err != nil {
 		return nil, false, err
 	}
-	target := h.path(string(realm), service)
 	if err := h.store(target, service, private); err != nil {
 		if errors.Is(err, fs.ErrExist) { // another command was faster
 			key, err = h.Key(realm, service)
@@ -174,7 +179,7 @@ func (h *Home) public(dir, service string) (Public, error) {
 	if err != nil {
 		return Public{}, fmt.Errorf("services home: %w", err)
 	}
-	return Public{Service: service, Key: key, Protection: p.Options, Installed: fi.ModTime()}, nil
+	return Public{Service: service, Key: key, Protection: p.Options, Group: p.Group, Installed: fi.ModTime()}, nil
 }
 
 func (h *Home) generate() (ssh.Signer, ed25519.PrivateKey, error) {
@@ -193,6 +198,9 @@ func (h *Home) generate() (ssh.Signer, ed25519.PrivateKey, error) {
 func (h *Home) store(target, service string, private ed25519.PrivateKey) (err error) {
 	protection, err := h.newProtection(service)
 	if err != nil {
+		return err
+	}
+	if protection.Group, _, err = h.newGroup(service); err != nil {
 		return err
 	}
 	passphrase, err := h.derive(protection, service, true)
@@ -230,6 +238,11 @@ func (h *Home) store(target, service string, private ed25519.PrivateKey) (err er
 			return fmt.Errorf("services home: %w", err)
 		}
 	}
+	if protection.Group != "" {
+		if err := h.share(tmp, protection.Group); err != nil {
+			return err
+		}
+	}
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, target, unix.RENAME_NOREPLACE); err != nil {
 		return fmt.Errorf("services home: store the %s key: %w", service, err)
 	}
@@ -254,11 +267,11 @@ func (h *Home) loadPrivate(dir, service string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, missing(err, service)
 	}
-	if err := checkMode(path); err != nil {
-		return nil, err
-	}
 	protection, err := readProtection(dir)
 	if err != nil {
+		return nil, err
+	}
+	if err := h.checkAccess(path, protection.Group); err != nil {
 		return nil, err
 	}
 	passphrase, err := h.derive(protection, service, false)

@@ -21,6 +21,8 @@ type Protection struct {
 	// Options are letters out of K F S B G P, each at most once.
 	Options string `json:"options"`
 	Nonce   []byte `json:"nonce,omitempty"` // of K
+	// Group may read the key besides its owner; "" for none.
+	Group string `json:"group,omitempty"`
 }
 
 const (
@@ -159,7 +161,7 @@ func (h *Home) globalNonce(create bool) ([]byte, error) {
 	path := h.path("global-nonce")
 	nonce, err := atomicfile.Read(path, maxNonceFile)
 	if err == nil {
-		if err := checkMode(path); err != nil {
+		if err := h.checkAccess(path, ""); err != nil {
 			return nil, err
 		}
 		if len(nonce) != nonceSize {
@@ -170,7 +172,7 @@ func (h *Home) globalNonce(create bool) ([]byte, error) {
 	if !errors.Is(err, fs.ErrNotExist) || !create {
 		return nil, errkind.Errorf(errkind.NotFound, "protection G: %w", err)
 	}
-	if _, err := h.folder(); err != nil {
+	if err := h.folder(); err != nil {
 		return nil, err
 	}
 	nonce = make([]byte, nonceSize)

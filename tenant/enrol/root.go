@@ -47,7 +47,7 @@ func (h *Home) PinMakerRoot(file string) (root ssh.PublicKey, first bool, err er
 		}
 		return pinned, false, nil
 	}
-	if _, err := h.folder(); err != nil {
+	if err := h.folder(); err != nil {
 		return nil, false, err
 	}
 	return root, true, atomicfile.Write(h.path(rootFile), ssh.MarshalAuthorizedKey(root), 0o644)

@@ -53,7 +53,7 @@ func (h *Home) NewShare(requestID string) (tenantshare.Secret, error) {
 	if err != nil {
 		return nil, fmt.Errorf("share: %w", err)
 	}
-	if _, err := h.folder("shares"); err != nil {
+	if err := h.folder("shares"); err != nil {
 		return nil, err
 	}
 	return secret, atomicfile.Write(path, append(text, '\n'), 0o600)
@@ -72,7 +72,7 @@ func (h *Home) Share(requestID string) (tenantshare.Secret, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Refused, "share: %w", err)
 	}
-	if err := checkMode(path); err != nil {
+	if err := h.checkAccess(path, ""); err != nil {
 		return nil, err
 	}
 	var s storedShare
@@ -100,7 +100,7 @@ func (h *Home) LinkShare(vcm, requestID string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.folder("shares"); err != nil {
+	if err := h.folder("shares"); err != nil {
 		return err
 	}
 	tmp := path + ".new"

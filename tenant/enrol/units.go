@@ -40,7 +40,7 @@ func (h *Home) SaveUnit(u unitfile.Unit) error {
 	if err := licensing.CheckESN(u.ESN); err != nil { // it becomes a file's name
 		return err
 	}
-	if _, err := h.folder("units"); err != nil {
+	if err := h.folder("units"); err != nil {
 		return err
 	}
 	u.FactoryKey = ""

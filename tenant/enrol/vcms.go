@@ -47,10 +47,10 @@ func (h *Home) AdmitVCM(f *vcmfile.File) error {
 
 // SaveVCM enrols a verified VCM.
 func (h *Home) SaveVCM(f *vcmfile.File, file []byte) error {
-	if _, err := h.folder("vcms", f.UUID); err != nil {
+	if err := h.folder("vcms", f.UUID); err != nil {
 		return err
 	}
-	return atomicfile.Write(h.path("vcms", f.UUID, vcmFile), file, 0o600)
+	return atomicfile.Write(h.path("vcms", f.UUID, vcmFile), file, 0o644)
 }
 
 // VCMs returns the enrolled VCMs in the order of their UUIDs, each verified.
