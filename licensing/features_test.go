@@ -93,9 +93,9 @@ func TestAdmit(t *testing.T) {
 		"mid on high":                {high, licensing.HSMSpeed1, licensing.HSMSpeed1, 0, ""},
 		"mid on mid is converted":    {mid, licensing.HSMSpeed1, licensing.HSMSpeed0, 0, ""},
 		"base on mid":                {mid, licensing.HSMSpeed0, licensing.HSMSpeed0, 0, ""},
-		"high on mid":                {mid, licensing.HSMSpeed2, 0, errkind.Limit, "no licence for HSMSpeed2"},
+		"high on mid":                {mid, licensing.HSMSpeed2, 0, errkind.Limit, "no licence for HSMSpeed2 (licence type speed);"},
 		"mid on base":                {base, licensing.HSMSpeed1, 0, errkind.Limit, "no licence for HSMSpeed1"},
-		"missing ones are all named": {base, licensing.STSEA11 | licensing.ForeignTokenOpen | licensing.HSMSpeed2, 0, errkind.Limit, "ForeignTokenOpen, HSMSpeed2, STSEA11"},
+		"missing ones are all named": {base, licensing.STSEA11 | licensing.ForeignTokenOpen | licensing.HSMSpeed2, 0, errkind.Limit, "no licence for ForeignTokenOpen, STSEA11 (licence type feature), HSMSpeed2 (licence type speed);"},
 		"two ratings":                {high, licensing.HSMSpeed0 | licensing.HSMSpeed2, 0, errkind.Invalid, "more than one speed rating"},
 	} {
 		got, err := tc.unit.Admit(tc.want)

@@ -98,13 +98,16 @@ func (unit Features) Admit(want Features) (Features, error) {
 	if s := want & SpeedBits; s&(s-1) != 0 {
 		return 0, errkind.Errorf(errkind.Invalid, "features name more than one speed rating (%s); give one", s)
 	}
-	missing := want &^ (unit | BuiltIn | SpeedBits)
-	if want.Rating() > unit.Rating() {
-		missing |= want.Rating().Bit()
+	var missing []string
+	if f := want &^ (unit | BuiltIn | SpeedBits); f != 0 {
+		missing = append(missing, strings.ReplaceAll(f.String(), "|", ", ")+" (licence type "+string(Feature)+")")
 	}
-	if missing != 0 {
+	if r := want.Rating(); r > unit.Rating() {
+		missing = append(missing, r.String()+" (licence type "+string(SpeedUpgrade)+")")
+	}
+	if missing != nil {
 		return 0, errkind.Errorf(errkind.Limit, "the unit has no licence for %s; ask the maker for one and apply it with 'hsmadmin fet'",
-			strings.ReplaceAll(missing.String(), "|", ", "))
+			strings.Join(missing, ", "))
 	}
 	return unit.convert(want), nil
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/binary"
 	"time"
 
@@ -78,9 +79,20 @@ func (t Tx) Licences() ([][]byte, error) {
 	return out, err
 }
 
-// AddLicence stores a licence file after all others.
+// AddLicence stores a licence file after all others; one that is there already
+// moves behind them.
 func (t Tx) AddLicence(file []byte) error {
 	b := t.bucket(licenceBucket).b
+	c := b.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if !bytes.Equal(v, file) {
+			continue
+		}
+		if err := c.Delete(); err != nil {
+			return err
+		}
+		break
+	}
 	seq, err := b.NextSequence()
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
@@ -78,8 +79,8 @@ func (s *Licences) Entitlement() licensing.Entitlement {
 	return licensing.Effective(s.factory, s.licences)
 }
 
-// Apply stores a licence file with its audit entry. One that is applied already
-// changes nothing.
+// Apply stores a licence file with its audit entry, as the last one. Applying that
+// one again changes nothing.
 func (s *Licences) Apply(ctx context.Context, file []byte, log *Log, e auditlog.Entry) (licensing.Licence, error) {
 	lic, err := s.read(file)
 	if err != nil {
@@ -87,10 +88,9 @@ func (s *Licences) Apply(ctx context.Context, file []byte, log *Log, e auditlog.
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, have := range s.files {
-		if bytes.Equal(have, file) {
-			return lic, nil
-		}
+	before := slices.IndexFunc(s.files, func(have []byte) bool { return bytes.Equal(have, file) })
+	if before >= 0 && before == len(s.files)-1 {
+		return lic, nil
 	}
 	e.Kind, e.Subject = "unit.licence", s.id.ESN
 	e.Detail = map[string]string{"type": string(lic.Type), "value": lic.Value(), "serial": lic.Serial}
@@ -102,6 +102,9 @@ func (s *Licences) Apply(ctx context.Context, file []byte, log *Log, e auditlog.
 	})
 	if err != nil {
 		return lic, err
+	}
+	if before >= 0 {
+		s.licences, s.files = slices.Delete(s.licences, before, before+1), slices.Delete(s.files, before, before+1)
 	}
 	s.licences, s.files = append(s.licences, lic), append(s.files, bytes.Clone(file))
 	return lic, nil

@@ -70,6 +70,22 @@ func TestLicences(t *testing.T) {
 	}
 	_, err = s.ApplyLicence(t.Context(), []byte(strings.Replace(string(low), "Value: 1", "Value: 9", 1)))
 	wantKind(t, err, errkind.Integrity, "")
+	// The one that was applied last counts, also if it is an earlier one again.
+	for _, file := range []struct {
+		name string
+		most int32
+	}{{"max-active-vcms-2", 2}, {"max-active-vcms-2", 2}, {"low", 1}} {
+		p, err := os.ReadFile(w.path(file.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.ApplyLicence(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if i, err = s.Info(t.Context()); err != nil || i.MaxActiveVcms != file.most {
+			t.Errorf("%s again: %+v %v", file.name, i, err)
+		}
+	}
 	w.orch.end(syscall.SIGKILL)
 	w.startOrchestrator()
 	if i, err = w.setup().Info(t.Context()); err != nil || i.MaxActiveVcms != 1 {
@@ -218,8 +234,18 @@ func TestNetworkAndReset(t *testing.T) {
 func TestFactoryState(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.licence("max-active-vcms", "3")
 	o, s := w.orchestrator(), w.setup()
+	delivered, err := s.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.licence("max-active-vcms", "3")
+	w.licence("feature", "STSManufacturing")
+	w.licence("speed", "HSMSpeed2")
+	licensed, err := s.Info(t.Context())
+	if err != nil || licensed.Features == delivered.Features || licensed.MaxActiveVcms != 3 {
+		t.Fatalf("%+v %v", licensed, err)
+	}
 	id := w.create(o, newTenant(t), "v").Vcm.Uuid
 	w.start(o, id)
 	wantKind(t, s.FactoryState(t.Context()), errkind.Mode, "stop every VCM first")
@@ -238,6 +264,9 @@ func TestFactoryState(t *testing.T) {
 	i, err := w.setup().Info(t.Context())
 	if err != nil || i.MaxActiveVcms != 1 || i.CreatedVcms != 0 {
 		t.Errorf("%+v %v", i, err)
+	}
+	if i.Features != delivered.Features || i.Features == 0 {
+		t.Errorf("the factory's features were %08x and are %08x; licensed were %08x", delivered.Features, i.Features, licensed.Features)
 	}
 	// The log goes on.
 	if v := w.exported(); v.First != 0 || !has(v, "unit.factory-state") || !has(v, "vcm.create") {
