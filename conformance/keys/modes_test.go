@@ -175,6 +175,9 @@ func TestConductorSettings(t *testing.T) {
 	}
 	again := dialTCP(t, address)
 	again.must(2, "DI")
+	if n := again.logged("conductor.restart ssh:prismtoken"); n != 1 {
+		t.Errorf("the audit log has %d restarts", n)
+	}
 	p.tenant("pref", "set", "conductor.errorFraming", "raw")
 	const unknown = "SM?ZZ"
 	line := unknown + crc16(unknown)

@@ -7,8 +7,9 @@
 // A request is AA?CC, parameters, CRC-16/ARC in four hex digits and CR; the
 // response AA!CC, a status of two characters, a payload, CRC and CR. A request
 // that cannot be attributed to a command is answered GL!ER and a code (20 wrong
-// CRC, 21 unknown header or command, 57 tampered, 58 error state). An extended
-// error has the status EE and one P field with its text.
+// CRC, 21 unknown header or command, 58 error state). Nothing is left to answer
+// 57: a tamper event ends every VCM. An extended error has the status EE and one
+// P field with its text.
 //
 // # Frame
 //
@@ -55,10 +56,8 @@
 // preferences of the VCM, conductor.maxSockets and conductor.traceLevel, and
 // apply to the next connection and the next command. A restart ends the sockets
 // and SSH sessions, lets a command under way be answered, and does not touch the
-// module. The TCP port is 5100 and no setting: every VCM has an address of its
-// own, so that ports of two VCMs cannot meet, and what is bound there is the
-// orchestrator's to know before the VCM starts. A host that wants another port
-// forwards it.
+// module. The TCP port (5100) is a property of the VCM, conductor_port, because
+// the orchestrator binds it before the VCM starts.
 //
 // # Choices
 //
@@ -77,6 +76,8 @@
 //     valid (vending.go);
 //   - GL?RR with nothing to repeat is answered 02; GL?RS forgets the last
 //     response and answers 00; the echo's time-out is not waited for (general.go);
+//   - DKGA01 is not built: such keys are kept and shown, and what is to be made
+//     with them is answered 40 (hsm/tsm);
 //   - QL cuts an entry's text where the response would need more than the low
 //     octet of the length (commands.go);
 //   - a CRC may have lower-case digits; ours never do (line.go).

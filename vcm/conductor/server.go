@@ -16,7 +16,6 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultPort         = 5100
 	DefaultMaxSockets   = 64
 	DefaultIdleTimeout  = 5 * time.Minute
 	DefaultFrameTimeout = 10 * time.Second
