@@ -51,6 +51,8 @@ func parseIDRecord(name, text string, now time.Time) (MeterConfig, error) {
 	case err == nil:
 	case errors.Is(err, sts.ErrCheckDigit):
 		return MeterConfig{}, Faultf(PANCheckDigit, name, text)
+	case errors.As(err, &e) && e.Field == "IIN": // digits throughout, but no meter's number
+		return MeterConfig{}, Faultf(BadPAN, name, text, e.Field+": "+e.Detail)
 	case errors.As(err, &e):
 		return bad(e.Field + ": " + e.Detail)
 	default:
