@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken"
 )
@@ -263,8 +261,8 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
-// TestIdleConnections opens as many idle connections as the descriptors of
-// this process allow, up to 10,000, and vends beside them.
+// TestIdleConnections vends beside idle connections and tells what one costs.
+// conformance/clients does it with 10,000 and a live VCM.
 func TestIdleConnections(t *testing.T) {
 	r := newRig(t)
 	r.load(group(123456, 1))
@@ -281,17 +279,7 @@ func TestIdleConnections(t *testing.T) {
 		return time.Since(began)
 	}
 	alone := vend()
-	var files unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
-		t.Fatal(err)
-	}
-	n := min(10000, int(files.Cur-400)/2)
-	if testing.Short() {
-		n = min(n, 1000)
-	}
-	if n < 10000 {
-		t.Logf("reduced: %d idle connections instead of 10000, descriptors %d", n, files.Cur)
-	}
+	const n = 2000
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
