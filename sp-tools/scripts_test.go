@@ -4,11 +4,13 @@ package sptools_test
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,7 +43,8 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               func(env *testscript.Env) error { return setUp(t, env) },
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "keep": keep, "await": await},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "keep": keep, "await": await, "plain": plain},
+		UpdateScripts:       *update,
 	})
 }
 
@@ -76,6 +79,41 @@ func setUp(t *testing.T, env *testscript.Env) error {
 	env.Setenv("NFAST_SERVICES_HOME", filepath.Join(env.WorkDir, "home"))
 	env.Setenv("NFAST_KEYPROT", "KFG") // the same on every machine
 	return nil
+}
+
+var update = flag.Bool("update", false, "write the golden texts of the scripts anew; review them as text")
+
+// varying is what differs from run to run in a text, and what stands for it.
+var varying = []struct {
+	pattern *regexp.Regexp
+	name    string
+}{
+	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},
+	{regexp.MustCompile(`AAAAC3NzaC1lZDI1NTE5[A-Za-z0-9+/]{48}`), "KEY"},
+	{regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`), "SHA256:PRINT"},
+	{regexp.MustCompile(`20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`), "TIME"},
+	{regexp.MustCompile(`(127\.0\.0\.[0-9]+):[0-9]+`), "$1:PORT"},
+	{regexp.MustCompile(`AAAAIHNzaC1lZDI1NTE5LWNlcnQ[A-Za-z0-9+/=]+`), "CERTIFICATE"},
+	{regexp.MustCompile(`\b[A-Za-z0-9+/]{43}=`), "BYTES"},
+}
+
+// plain STREAM FILE writes what the last command printed to FILE, without what
+// differs from run to run.
+func plain(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: plain stdout|stderr FILE")
+	}
+	text := strings.ReplaceAll(ts.ReadFile(args[0]), ts.Getenv("WORK"), "$WORK")
+	for _, v := range varying {
+		text = v.pattern.ReplaceAllString(text, v.name)
+	}
+	lines := strings.SplitAfter(text, "\n")
+	for i, line := range lines { // tables are padded
+		if body, ended := strings.CutSuffix(line, "\n"); ended {
+			lines[i] = strings.TrimRight(body, " ") + "\n"
+		}
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Join(lines, "")), 0o600))
 }
 
 // exits CODE PROGRAM ARGS... fails unless the program ends with that very code.

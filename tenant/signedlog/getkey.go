@@ -37,12 +37,16 @@ func (t tool) getKey() *cli.Command {
 			if err != nil {
 				return failed("get the log key", err)
 			}
-			if path := c.String("out"); path != "" {
+			path := c.String("out")
+			if path != "" {
 				if err := t.env.WriteFile(path, []byte(line+"\n"), 0o644, c.Bool("force")); err != nil {
 					return err
 				}
 			}
 			return t.env.Print(c, map[string]string{"log": source.Name, "key": line}, func(w io.Writer) error {
+				if path != "" {
+					line = "Written to " + path
+				}
 				_, err := fmt.Fprintln(w, line)
 				return err
 			})
