@@ -143,7 +143,7 @@ func TestOutdatedAndForeignFiles(t *testing.T) {
 	text := read(t, good)
 	p.refused(exitIntegrity, "", "kmc", "upload-klf", write("changed.klf", strings.Replace(text, "SGNOnly", "SGNonly", 1)))
 	p.refused(exitUsage, "", "kmc", "upload-klf", write("request.klf", read(t, p.Mail("vkloadreq.txt"))))
-	p.tenant("kmc", "upload-klf", write("mail.klf", "Dear tenant,\r\n\r\n"+strings.ReplaceAll(text, "\n", "\r\n")+"\r\nYours\r\n"))
+	p.tenant("kmc", "upload-klf", write("mail.klf", mailed(text)))
 	p.refused(exitRefused, "KMC_KEY_STATE_ERROR (code 26)", "kmc", "upload-klf", good) // answered already
 	p.tenant("kmc", "load-all", centre)
 	p.tenant("kmc", "end-session", centre)
@@ -167,6 +167,19 @@ func TestOutdatedAndForeignFiles(t *testing.T) {
 			t.Errorf("KC with %s %s: %s %v", c.field, c.value, status, v)
 		}
 	}
+}
+
+// mailed is a file's text as a mailer forwards it: wrapped, quoted, between other
+// text, with CR.
+func mailed(text string) string {
+	out := "Dear tenant,\r\n\r\n"
+	for line := range strings.Lines(text) {
+		for line = strings.TrimSpace(line); len(line) > 76; line = line[76:] {
+			out += "> " + line[:76] + " \r\n"
+		}
+		out += "> " + line + "\r\n"
+	}
+	return out + "\r\nYours\r\n"
 }
 
 func (p *platform) kmcKey() keyload.KMCPublicKey {

@@ -27,30 +27,34 @@ func Armor(name string, lines ...string) string {
 	return beginLine(name) + "\n" + strings.Join(lines, "\n") + "\n" + endLine(name) + "\n"
 }
 
-// Dearmor returns the lines between the guards of the only block of that name
-// in text. Whatever is around the block, such as the rest of an e-mail, is
-// ignored; so are CR, blank lines and blanks at the ends of lines.
+// Dearmor returns the records between the guards of the only block of that name
+// in text. It reads what mailers make of a block: other text around it is ignored,
+// and so are CR, blank lines, blanks at the ends of lines and quotation marks ('>')
+// in front of them, as many as the BEGIN line has; a record that was wrapped is put
+// together where its CRC says how.
 func Dearmor(name, text string) ([]string, error) {
 	if len(text) > maxText {
 		return nil, errkind.Errorf(errkind.Invalid, "the text is longer than %d bytes", maxText)
 	}
 	var lines []string
-	inside, found := false, false
+	inside, found, depth := false, false, 0
 	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
+		bare, quotes := unquote(line, len(line))
 		switch {
-		case line == beginLine(name):
+		case bare == beginLine(name):
 			if found {
 				return nil, errkind.Errorf(errkind.Invalid, "the text has more than one %s block; paste only one", name)
 			}
-			inside, found = true, true
-		case line == endLine(name):
+			inside, found, depth = true, true, quotes
+		case bare == endLine(name):
 			if !inside {
 				return nil, errkind.Errorf(errkind.Invalid, "the END line of the %s block comes before its BEGIN line", name)
 			}
 			inside = false
-		case inside && line != "":
-			lines = append(lines, line)
+		case inside:
+			if line, _ = unquote(line, depth); line != "" {
+				lines = append(lines, line)
+			}
 		}
 	}
 	if !found {
@@ -60,7 +64,76 @@ func Dearmor(name, text string) ([]string, error) {
 	if inside {
 		return nil, errkind.Errorf(errkind.Invalid, "the text has no line %q; it is cut short", endLine(name))
 	}
-	return lines, nil
+	return unwrap(name, lines)
+}
+
+// unquote removes the blanks around a line and up to most quotation marks in
+// front of it.
+func unquote(line string, most int) (bare string, quotes int) {
+	bare = strings.TrimSpace(line)
+	for quotes < most && strings.HasPrefix(bare, ">") {
+		bare = strings.TrimSpace(bare[1:])
+		quotes++
+	}
+	return bare, quotes
+}
+
+// unwrap returns the records of a block's lines. A line that does not end with a
+// CRC goes on in the next one.
+func unwrap(name string, lines []string) ([]string, error) {
+	var records []string
+	for at := 0; at < len(lines); {
+		end := at + 1
+		for end < len(lines) && end-at < maxWraps && !endsRecord(lines[at:end]) {
+			end++
+		}
+		record, ok := join(lines[at:end])
+		if !ok {
+			return nil, errkind.Errorf(errkind.Invalid, "record %d of the %s block was wrapped or changed on its way; have it sent as an attached file", len(records)+1, name)
+		}
+		records, at = append(records, record), end
+	}
+	return records, nil
+}
+
+// endsRecord reports whether lines end with a CRC, which may be wrapped itself.
+func endsRecord(lines []string) bool {
+	tail := ""
+	for i := len(lines) - 1; i >= 0 && len(tail) < len(crcTail); i-- {
+		tail = lines[i] + tail
+	}
+	n := len(tail) - len(crcTail)
+	return n >= 0 && tail[n:n+4] == crcTail[:4] && isHex(tail[n+4:], 4)
+}
+
+const crcTail = ";CRC0000"
+
+// maxWraps is how many lines a mailer may make of a record.
+const maxWraps = 64
+
+// join puts a wrapped record together. A mailer that wraps between words takes a
+// blank away; records have so few that one at most is missing.
+func join(lines []string) (record string, ok bool) {
+	record = strings.Join(lines, "")
+	if len(lines) == 1 || valid(record) {
+		return record, true
+	}
+	for i := 1; i < len(lines); i++ {
+		s := strings.Join(lines[:i], "") + " " + strings.Join(lines[i:], "")
+		if !valid(s) {
+			continue
+		}
+		if ok {
+			return "", false
+		}
+		record, ok = s, true
+	}
+	return record, ok
+}
+
+func valid(record string) bool {
+	_, err := ParseRecord(record)
+	return err == nil
 }
 
 // dearmorOne returns the one record of a block.

@@ -85,6 +85,7 @@ func FuzzParseKLF(f *testing.F) {
 	k := KLF{KMC: "TEST-KMC", ModuleID: "89051616", TVP: "20251120120000", Response: v["VKLOAD.RSP.1"], Keys: []Record{rec}}
 	f.Add(k.Text())
 	f.Add("95000289050716STS04A600123456789ABCDEF123456\n")
+	f.Add(quote(hard(k.Text(), 70), "> "))
 	f.Add(Armor(BlockKLF, "x"))
 	f.Add(Armor(BlockLicence, "x", "y"))
 	f.Fuzz(func(t *testing.T, text string) {

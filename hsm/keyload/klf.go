@@ -49,7 +49,7 @@ func digestLines(lines []string) string {
 }
 
 // legacy matches the header and key records of an STS Edition 1 key load file.
-var legacy = regexp.MustCompile(`(?m)^[ \t]*(?:9500[0-9]{10}[0-9A-Z]{8}|9520[0-9A-Z]{4})`)
+var legacy = regexp.MustCompile(`(?m)^[> \t]*(?:9500[0-9]{10}[0-9A-Z]{8}|9520[0-9A-Z]{4})`)
 
 // ParseKLF reads a key load file, possibly inside an e-mail. It checks all that
 // can be checked without keys: every record, the count, the digest, and that
