@@ -59,6 +59,8 @@ func TestVCMKilled(t *testing.T) {
 	var broken findings
 	var follower sync.WaitGroup
 	follower.Go(func() { pieces, broken = log.follow(t.Context(), ctx) })
+	var files disk
+	follower.Go(func() { files.watch(ctx, r, v) })
 
 	k := &killer{t: t, r: r, rnd: rnd}
 	began := time.Now()
@@ -102,6 +104,11 @@ func TestVCMKilled(t *testing.T) {
 	if len(back) > 0 {
 		t.Logf("the process was killed %d times in %s; half of the time it vends again within %s", *vcmKills, killing.Round(time.Millisecond), back[len(back)/2].Round(time.Millisecond))
 	}
+	// Some 8,000 tokens make a file that is worth compacting.
+	if files.compactions < books.tokens()/50_000 || files.largest > mostOnDisk {
+		t.Errorf("with %d tokens the store was compacted %d times, its largest file had %d bytes", books.tokens(), files.compactions, files.largest)
+	}
+	t.Logf("the store was compacted %d times; its largest file had %d KiB", files.compactions, files.largest>>10)
 	t.Logf("%d entries of the log in %d pieces, verified against the unit's key; issued units %v", len(log.records), pieces, units)
 }
 
