@@ -28,7 +28,7 @@ type infoJSON struct {
 	ModuleTime   int64  `json:"module_time"`
 	HostTime     int64  `json:"host_time"`
 	Network      string `json:"network"`
-	STATables    string `json:"sta_tables"`
+	STATables    string `json:"builtin_sta_tables"`
 	Version      string `json:"version"`
 }
 
@@ -92,7 +92,7 @@ func printInfos(w io.Writer, infos []infoJSON) error {
 			[2]string{"max_creatable_vcms", number(n.MaxCreatable)}, [2]string{"created_vcms", number(n.Created)},
 			[2]string{"max_active_vcms", number(n.MaxActive)}, [2]string{"active_vcms", number(n.Active)},
 			[2]string{"module_time", stamp(n.ModuleTime)}, [2]string{"host_time", stamp(n.HostTime)},
-			[2]string{"network", n.Network}, [2]string{"sta_tables", n.STATables}, [2]string{"version", n.Version})
+			[2]string{"network", n.Network}, [2]string{"builtin_sta_tables", n.STATables}, [2]string{"version", n.Version})
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ struct Info {
   11: required i64 moduleTime,          # Unix seconds
   12: required i64 hostTime,            # Unix seconds
   13: required string network,          # CIDR
-  14: required string staTables,        # name of the STA table set
+  14: required string staTables,        # name of the STA tables that every VCM begins with; its tenant may load others
   15: required string version
 }
 
