@@ -10,6 +10,7 @@ import (
 
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/orchestrator"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry/etcdtest"
 	"github.com/tesserae-hsm/tesserae/tenant/vcmfile"
 )
 
@@ -216,6 +217,44 @@ func TestNobodyElseGetsIn(t *testing.T) {
 				t.Errorf("key of %s at %s: %v", other, service, err)
 			}
 		}
+	}
+}
+
+// The records are in a cluster that asks for TLS and certificates, and stay
+// readable and writable while one of its members is gone.
+func TestExternalCluster(t *testing.T) {
+	t.Parallel()
+	cluster, f := etcdtest.StartTLS(t, 3)
+	w := newWorld(t, "--etcd-endpoints", cluster.Endpoints(), "--etcd-ca", f.CA, "--etcd-cert", f.Cert, "--etcd-key", f.Key)
+	id := w.create(w.orchestrator(), newTenant(t), "v").Vcm.Uuid
+	w.start(w.orchestrator(), id)
+	for i := range cluster.Len() {
+		cluster.Kill(i)
+		// A write that was under way may have got lost: it is tried again.
+		eventually(t, "it stops", func() bool {
+			v, err := w.orchestrator().Stop(t.Context(), id, true, 30)
+			if err != nil {
+				v, err = w.orchestrator().Show(t.Context(), id)
+			}
+			return err == nil && v.State == "stopped"
+		})
+		eventually(t, "it starts", func() bool {
+			_, _ = w.orchestrator().Start(t.Context(), id, nil, 30)
+			v, err := w.orchestrator().Show(t.Context(), id)
+			return err == nil && v.State == "running"
+		})
+		cluster.Restart(i)
+		cluster.Await()
+	}
+	w.orch.end(syscall.SIGKILL)
+	w.startOrchestrator()
+	eventually(t, "it runs again", func() bool {
+		v, err := w.orchestrator().Show(t.Context(), id)
+		return err == nil && v.State == "running"
+	})
+	found, err := cluster.Client().Get(t.Context(), "/tesserae/1/units/"+w.esn+"/vcms/"+id)
+	if err != nil || found.Count != 1 {
+		t.Errorf("the record is not in the cluster: %+v %v", found, err)
 	}
 }
 

@@ -9,9 +9,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/tesserae-hsm/tesserae/internal/console"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry/etcdtest"
 )
 
 func TestMain(m *testing.M) {
+	etcdtest.Main()
 	testscript.Main(cleanup{m}, map[string]func(){"orchestratord": func() { console.Main(app) }})
 }
 

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -34,18 +35,23 @@ func Main() {
 	if os.Args[0] != mark {
 		return
 	}
-	if err := member(os.Args[1], os.Args[2], os.Args[3], os.Args[4]); err != nil {
+	if err := member(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// member runs one member until it is killed.
-func member(name, dir, host, cluster string) error {
+// member runs one member until it is killed; with certificates its clients need
+// one, too.
+func member(name, dir, host, cluster, certificates string) error {
 	c := embed.NewConfig()
 	c.Name, c.Dir, c.InitialCluster = name, dir, cluster
-	clients, peers := []url.URL{*clientURL(host)}, []url.URL{*peerURL(host)}
+	clients, peers := []url.URL{*clientURL(host, certificates != "")}, []url.URL{*peerURL(host)}
+	if certificates != "" {
+		f := files(certificates)
+		c.ClientTLSInfo = transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA, ClientCertAuth: true}
+	}
 	c.ListenClientUrls, c.AdvertiseClientUrls = clients, clients
 	c.ListenPeerUrls, c.AdvertisePeerUrls = peers, peers
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
@@ -56,13 +62,21 @@ func member(name, dir, host, cluster string) error {
 	return <-e.Err()
 }
 
-func clientURL(host string) *url.URL { return &url.URL{Scheme: "http", Host: host + ":2379"} }
-func peerURL(host string) *url.URL   { return &url.URL{Scheme: "http", Host: host + ":2380"} }
+func clientURL(host string, secure bool) *url.URL {
+	u := &url.URL{Scheme: "http", Host: host + ":2379"}
+	if secure {
+		u.Scheme = "https"
+	}
+	return u
+}
+
+func peerURL(host string) *url.URL { return &url.URL{Scheme: "http", Host: host + ":2380"} }
 
 // Cluster is a running cluster.
 type Cluster struct {
 	t       testing.TB
 	dir     string
+	secure  string // folder of certificates, "" without TLS
 	initial string
 	members []*process
 }
@@ -78,13 +92,32 @@ type process struct {
 // they serve. They end with the test.
 func Start(t testing.TB, n int) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, dir: t.TempDir()}
-	net := freeNet(t, n)
+	return start(t, n, "")
+}
+
+// StartTLS is Start with TLS towards clients, who need a certificate.
+func StartTLS(t testing.TB, n int) (*Cluster, Files) {
+	t.Helper()
+	dir := t.TempDir()
+	return start(t, n, dir), files(dir)
+}
+
+func start(t testing.TB, n int, certificates string) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t, dir: t.TempDir(), secure: certificates}
+	prefix := freeNet(t, n)
 	var initial []string
+	var hosts []net.IP
 	for i := range n {
-		p := &process{name: fmt.Sprintf("m%d", i), host: fmt.Sprintf("%s.%d", net, i+1)}
+		p := &process{name: fmt.Sprintf("m%d", i), host: fmt.Sprintf("%s.%d", prefix, i+1)}
 		c.members = append(c.members, p)
 		initial = append(initial, p.name+"="+peerURL(p.host).String())
+		hosts = append(hosts, net.ParseIP(p.host))
+	}
+	if certificates != "" {
+		if err := certify(certificates, hosts); err != nil {
+			t.Fatal(err)
+		}
 	}
 	c.initial = strings.Join(initial, ",")
 	t.Cleanup(func() {
@@ -105,7 +138,7 @@ func freeNet(t testing.TB, n int) string {
 		prefix := fmt.Sprintf("127.%d.%d", 200+rand.IntN(50), rand.IntN(256))
 		free := true
 		for i := range n {
-			for _, u := range []*url.URL{clientURL(fmt.Sprintf("%s.%d", prefix, i+1)), peerURL(fmt.Sprintf("%s.%d", prefix, i+1))} {
+			for _, u := range []*url.URL{clientURL(fmt.Sprintf("%s.%d", prefix, i+1), false), peerURL(fmt.Sprintf("%s.%d", prefix, i+1))} {
 				l, err := net.Listen("tcp", u.Host)
 				if free = free && err == nil; err == nil {
 					l.Close()
@@ -127,7 +160,7 @@ func (c *Cluster) Len() int { return len(c.members) }
 func (c *Cluster) Endpoints() string {
 	var all []string
 	for _, p := range c.members {
-		all = append(all, clientURL(p.host).String())
+		all = append(all, clientURL(p.host, c.secure != "").String())
 	}
 	return strings.Join(all, ",")
 }
@@ -135,7 +168,14 @@ func (c *Cluster) Endpoints() string {
 // Client is a client of the cluster.
 func (c *Cluster) Client() *clientv3.Client {
 	c.t.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(c.Endpoints(), ","), DialTimeout: startTimeout, Logger: zap.NewNop()})
+	cfg := clientv3.Config{Endpoints: strings.Split(c.Endpoints(), ","), DialTimeout: startTimeout, Logger: zap.NewNop()}
+	if c.secure != "" {
+		var err error
+		if cfg.TLS, err = files(c.secure).client(); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	client, err := clientv3.New(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -179,7 +219,7 @@ func (c *Cluster) Restart(i int) {
 	c.t.Helper()
 	p := c.members[i]
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{mark, p.name, filepath.Join(c.dir, p.name), p.host, c.initial}
+	cmd.Args = []string{mark, p.name, filepath.Join(c.dir, p.name), p.host, c.initial, c.secure}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = &p.said
 	if err := cmd.Start(); err != nil {
