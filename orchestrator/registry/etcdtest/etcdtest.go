@@ -183,24 +183,25 @@ func (c *Cluster) Client() *clientv3.Client {
 	return client
 }
 
-// Await waits until the cluster commits.
+// Await waits until every member that runs follows a leader.
 func (c *Cluster) Await() {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), startTimeout)
 	defer cancel()
 	client := c.Client()
-	for {
-		try, stop := context.WithTimeout(ctx, time.Second)
-		_, err := client.Get(try, "x")
-		stop()
-		if err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			for _, p := range c.members {
-				c.t.Logf("%s: %s", p.name, &p.said)
+	for _, p := range c.members {
+		for p.cmd != nil {
+			try, stop := context.WithTimeout(ctx, time.Second)
+			status, err := client.Status(try, clientURL(p.host, c.secure != "").String())
+			stop()
+			if err == nil && status.Leader != 0 {
+				break
 			}
-			c.t.Fatalf("the cluster does not serve: %v", err)
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				c.t.Fatalf("%s does not serve: %v\n%s", p.name, err, &p.said)
+			}
 		}
 	}
 }
