@@ -75,7 +75,7 @@ func (f *traffic) vend(ctx context.Context, t *testing.T, v *rig.VCM, l *ledger,
 		Record: func(c vending.Call) error {
 			l.add(c)
 			for end := time.Now().Add(pace); !f.rush.Load() && time.Now().Before(end); {
-				time.Sleep(time.Millisecond)
+				time.Sleep(min(pace, time.Millisecond))
 			}
 			return nil
 		},

@@ -51,8 +51,11 @@ func TestVCMKilled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	books, clients := &ledger{}, &traffic{cancel: cancel}
+	// A meter takes its identifiers from the minutes ahead, of which the module allows
+	// seven days: not more than 10,080 tokens for each.
+	const pace = 200 * time.Microsecond
 	const atOnce = time.Millisecond // a process that was killed leaves no calls behind
-	clients.vend(ctx, t, v, books, open, 58, 1, 0, atOnce)
+	clients.vend(ctx, t, v, books, open, 58, 1, pace, atOnce)
 	clients.vend(ctx, t, v, books, limited, 6, portion, 10*time.Millisecond, atOnce)
 	log := &auditor{r: r, v: v}
 	var pieces int

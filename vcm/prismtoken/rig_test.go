@@ -62,6 +62,8 @@ type rig struct {
 	testMode bool
 	quota    int64
 	speed    prismtoken.Speed
+	host     clock.Clock       // the host's; nil: the module's
+	change   func(*tsm.Config) // of the module
 	dialled  []net.Conn
 
 	store    *store.Store
@@ -132,10 +134,14 @@ func (r *rig) open() {
 		_, err := log.Append(tx.Bucket(auditBucket), e)
 		return err
 	}
-	r.module = must(tsm.Open(ctx, tsm.Config{
+	module := tsm.Config{
 		Vault: vault{r.store}, ModuleID: moduleID, Clock: r.clock, Created: epoch, TestMode: r.testMode, Window: 7 * 24 * time.Hour,
 		Audit: func(tx tsm.Tx, e tsm.Event) error { return audit(tx.(*store.Bucket).Tx(), auditlog.Entry(e)) },
-	}))(t)
+	}
+	if r.change != nil {
+		r.change(&module)
+	}
+	r.module = must(tsm.Open(ctx, module))(t)
 	r.accounts = must(accounts.New(ctx, accounts.Config{Store: r.store, Audit: audit, Clock: r.clock}))(t)
 	prefs := r.accounts.Preferences()
 	r.keys = must(keystore.New(ctx, keystore.Config{
@@ -148,9 +154,13 @@ func (r *rig) open() {
 	r.cert = must(servercert.Open(ctx, servercert.Config{
 		Store: r.store, Audit: audit, Preferences: prefs, Clock: clock.System(), Names: []string{"127.0.0.1"},
 	}))(t)
+	if r.host == nil {
+		r.host = r.clock
+	}
 	board := dashboard.New(dashboard.Config{
 		Store: r.store, Module: r.module, ModuleBucket: moduleBucket, Keys: r.keys, Accounts: r.accounts,
-		CertificateExpires: r.cert.Expires, Host: r.clock, Quota: quota, Address: "127.0.0.1:9443", SerialNumber: "0000-0000-0001",
+		CertificateExpires: r.cert.Expires, Host: r.host, Quota: r.quota, Address: "127.0.0.1:9443", SerialNumber: "0000-0000-0001", UID: "uid", TPS: 25,
+		Operations: func(context.Context) (uint64, error) { return 8643, nil },
 	})
 	r.server = must(prismtoken.NewServer(prismtoken.Config{
 		Accounts: r.accounts, POS: r.pos, Dashboard: board, Module: r.module, Certificate: r.cert.Get, Clock: r.clock, Limits: r.limits, Speed: r.speed,
@@ -182,6 +192,14 @@ func (r *rig) reopen() {
 // load makes vending keys at a test KMC and brings them into the module the
 // way an operator does.
 func (r *rig) load(groups ...kmc.Group) *kmc.KMC {
+	r.t.Helper()
+	k := r.begin(groups...)
+	must(r.keys.EndSession(context.Background(), admin, "TEST-KMC"))(r.t)
+	return k
+}
+
+// begin is load without the end of the key agreement's session.
+func (r *rig) begin(groups ...kmc.Group) *kmc.KMC {
 	t, ctx := r.t, context.Background()
 	t.Helper()
 	must(r.accounts.Preferences().Set(ctx, admin, ^accounts.Permission(0), accounts.PrefAllowUnapprovedKMC, "True"))(t)
@@ -205,7 +223,6 @@ func (r *rig) load(groups ...kmc.Group) *kmc.KMC {
 			break
 		}
 	}
-	must(r.keys.EndSession(ctx, admin, "TEST-KMC"))(t)
 	return k
 }
 

@@ -86,9 +86,7 @@ func (w *watch) lookAtModule() {
 	if m.Failure != "" {
 		w.add(SelfTest, "The security module is in its error state: %s. Action: contact your vendor.", m.Failure)
 	}
-	known := strings.HasPrefix(m.FirmwareID, vendingFirmware) ||
-		strings.HasPrefix(m.FirmwareID, manufacturingFirmware) && w.prefs.Bool(accounts.PrefManufacturingMode)
-	if !known {
+	if !supports(m.FirmwareID, w.prefs.Bool(accounts.PrefManufacturingMode)) {
 		w.add(Firmware, "The SM has unrecognised firmware '%s' which is not supported by PrismToken. Action: contact your vendor.", m.FirmwareID)
 	}
 	if m.TestMode {
@@ -105,6 +103,11 @@ func (w *watch) lookAtModule() {
 	if d := w.drift(); int64(d.Abs()/time.Second) > w.prefs.Int(accounts.PrefRTCDriftHigh) {
 		w.add(ClockDrift, "The module's clock differs from the host's by %d seconds. Action: synchronise the host; above 24 hours contact your vendor.", int64(d/time.Second))
 	}
+}
+
+// supports reports whether the token service goes with a firmware.
+func supports(firmware string, manufacturing bool) bool {
+	return strings.HasPrefix(firmware, vendingFirmware) || manufacturing && strings.HasPrefix(firmware, manufacturingFirmware)
 }
 
 func (w *watch) lookAtKeys(ctx context.Context) error {
