@@ -3,19 +3,17 @@
 package sptools_test
 
 import (
-	"errors"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tesserae-hsm/tesserae/conformance/scripttest"
 	"github.com/tesserae-hsm/tesserae/internal/console"
 	"github.com/tesserae-hsm/tesserae/licensing"
 	"github.com/tesserae-hsm/tesserae/sp-tools/hsmadmin"
@@ -43,7 +41,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               func(env *testscript.Env) error { return setUp(t, env) },
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "keep": keep, "await": await, "plain": plain},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": scripttest.Exits, "keep": keep, "await": await, "plain": plain},
 		UpdateScripts:       *update,
 	})
 }
@@ -114,29 +112,6 @@ func plain(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Join(lines, "")), 0o600))
-}
-
-// exits CODE PROGRAM ARGS... fails unless the program ends with that very code.
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 2 {
-		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
-	}
-	want, err := strconv.Atoi(args[0])
-	if err != nil {
-		ts.Fatalf("exits: %v", err)
-	}
-	err = ts.Exec(args[1], args[2:]...)
-	code := 0
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		code = exit.ExitCode()
-	case err != nil:
-		ts.Fatalf("exits: %v", err)
-	}
-	if code != want {
-		ts.Fatalf("%s exited with %d, want %d", args[1], code, want)
-	}
 }
 
 // keep NAME PATTERN puts the one file that matches into $NAME, and its name

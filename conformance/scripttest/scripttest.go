@@ -1,5 +1,5 @@
-// Package scripttest adds to testscript what the command tests of conformance
-// need: exact exit codes.
+// Package scripttest adds to testscript what the tests of commands need: exact
+// exit codes.
 package scripttest
 
 import (
@@ -22,11 +22,12 @@ func Params(dir string) testscript.Params {
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": Exits},
 	}
 }
 
-func exits(ts *testscript.TestScript, neg bool, args []string) {
+// Exits is the command exits.
+func Exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
 	}

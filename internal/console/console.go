@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/internal/clock"
@@ -180,6 +181,23 @@ func NArgs(c *cli.Context, names ...string) ([]string, error) {
 		return nil, Usagef("%s needs %s; see '%s --help'", c.Command.HelpName, strings.Join(names, " "), c.Command.HelpName)
 	}
 	return args, nil
+}
+
+// UUID reads an argument or option that is one.
+func UUID(text string) (string, error) {
+	id, err := uuid.Parse(text)
+	if err != nil {
+		return "", Usagef("%q is no UUID", text)
+	}
+	return id.String(), nil
+}
+
+// Failed puts what was attempted before an error; nil stays nil.
+func Failed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return errkind.Errorf(errkind.Of(err), "failed to %s: %w", what, err)
 }
 
 // Print writes v as JSON where --json is given, otherwise what human writes.

@@ -31,16 +31,9 @@ func (t tool) enroll() *cli.Command {
 			&cli.StringFlag{Name: "sshadmin-key", Usage: "backup of the sshadmin key to use if this host has none"},
 			&cli.StringFlag{Name: "passphrase-file", Usage: "file with the backup's passphrase"},
 		),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			return failed("enroll", k.enroll())
-		},
+		Action: t.with(func(k *call, _ []string) error {
+			return console.Failed("enroll", k.enroll())
+		}),
 	}
 }
 

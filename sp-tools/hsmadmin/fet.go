@@ -19,21 +19,13 @@ func (t tool) fet() *cli.Command {
 	return &cli.Command{
 		Name: "fet", Usage: "apply a feature licence to an HSM", ArgsUsage: "FILENAME",
 		Flags: common(esnFlag()),
-		Action: func(c *cli.Context) error {
-			args, err := console.NArgs(c, "FILENAME")
-			if err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, args []string) error {
 			file, err := t.env.ReadFile(args[0], armor.MaxSize)
 			if err != nil {
 				return err
 			}
-			return failed("apply the licence", k.applyLicence(file))
-		},
+			return console.Failed("apply the licence", k.applyLicence(file))
+		}, "FILENAME"),
 	}
 }
 

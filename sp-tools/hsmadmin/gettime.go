@@ -12,17 +12,10 @@ func (t tool) getTime() *cli.Command {
 	return &cli.Command{
 		Name: "gettime", Usage: "show the clock of each enrolled HSM beside that of its host",
 		Flags: common(esnFlag()),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, _ []string) error {
 			infos, err := k.infos()
 			if err != nil {
-				return failed("get the time", err)
+				return console.Failed("get the time", err)
 			}
 			type clocks struct {
 				ESN    string `json:"esn"`
@@ -35,10 +28,10 @@ func (t tool) getTime() *cli.Command {
 				out[i] = clocks{n.Esn, n.ModuleTime, n.HostTime}
 				rows[i] = []string{n.Esn, stamp(n.ModuleTime), stamp(n.HostTime)}
 			}
-			return t.env.Print(c, out, func(w io.Writer) error {
+			return t.env.Print(k.c, out, func(w io.Writer) error {
 				console.Table(w, []string{"ESN", "MODULE CLOCK", "HOST CLOCK"}, rows)
 				return nil
 			})
-		},
+		}),
 	}
 }

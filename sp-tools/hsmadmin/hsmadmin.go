@@ -12,7 +12,6 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/monitor"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/setup"
 	"github.com/tesserae-hsm/tesserae/internal/console"
-	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/unitfile"
 	"github.com/tesserae-hsm/tesserae/sp-tools/platform"
 	"github.com/tesserae-hsm/tesserae/tenant/access"
@@ -70,6 +69,21 @@ func (t tool) begin(c *cli.Context) (*call, error) {
 	return &call{tool: t, c: c, home: home, timeout: timeout}, nil
 }
 
+// with is the action of a command with the arguments that names say.
+func (t tool) with(fn func(k *call, args []string) error, names ...string) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		args, err := console.NArgs(c, names...)
+		if err != nil {
+			return err
+		}
+		k, err := t.begin(c)
+		if err != nil {
+			return err
+		}
+		return fn(k, args)
+	}
+}
+
 func (k *call) context() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(k.c.Context, k.timeout)
 }
@@ -100,11 +114,4 @@ func (k *call) onMonitor(u unitfile.Unit, fn func(ctx context.Context, m *monito
 	}
 	defer conn.Close()
 	return fn(ctx, monitor.NewMonitorClient(conn.Thrift()))
-}
-
-func failed(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return errkind.Errorf(errkind.Of(err), "failed to %s: %w", what, err)
 }

@@ -36,17 +36,10 @@ func (t tool) info() *cli.Command {
 	return &cli.Command{
 		Name: "info", Usage: "show what the enrolled HSMs are, their licences and limits",
 		Flags: common(esnFlag()),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, _ []string) error {
 			infos, err := k.infos()
 			if err != nil {
-				return failed("get HSM info", err)
+				return console.Failed("get HSM info", err)
 			}
 			out := make([]infoJSON, len(infos))
 			for i, n := range infos {
@@ -55,8 +48,8 @@ func (t tool) info() *cli.Command {
 					n.MaxActiveVcms, n.CreatedVcms, n.ActiveVcms, n.ModuleTime, n.HostTime, n.Network, n.StaTables, n.Version,
 				}
 			}
-			return t.env.Print(c, out, func(w io.Writer) error { return printInfos(w, out) })
-		},
+			return t.env.Print(k.c, out, func(w io.Writer) error { return printInfos(w, out) })
+		}),
 	}
 }
 

@@ -30,7 +30,7 @@ func (t tool) keysBackup() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return failed("back up the sshadmin key", k.backup(args[0]))
+			return console.Failed("back up the sshadmin key", k.backup(args[0]))
 		},
 	}
 }

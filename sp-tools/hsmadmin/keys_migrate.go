@@ -21,16 +21,9 @@ func (t tool) keysMigrate() *cli.Command {
 			&cli.StringFlag{Name: "passphrase-file", Usage: "file with the backup's passphrase, instead of a prompt"},
 			esnFlag(), console.YesFlag(),
 		),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			return failed("migrate keys", k.migrate())
-		},
+		Action: t.with(func(k *call, _ []string) error {
+			return console.Failed("migrate keys", k.migrate())
+		}),
 	}
 }
 

@@ -33,7 +33,7 @@ func (t tool) keysRemoteSet() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return failed("set the remote key", k.setClient(args[0], key))
+			return console.Failed("set the remote key", k.setClient(args[0], key))
 		},
 	}
 }
@@ -42,21 +42,13 @@ func (t tool) keysRemoteRemove() *cli.Command {
 	return &cli.Command{
 		Name: "remote-remove", Usage: "give one service back to this host's key", ArgsUsage: "SERVICE",
 		Flags: common(esnFlag()),
-		Action: func(c *cli.Context) error {
-			args, err := console.NArgs(c, "SERVICE")
-			if err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, args []string) error {
 			own, err := k.home.PublicKey(enrol.Platform, args[0])
 			if err != nil {
 				return err
 			}
-			return failed("remove the remote key", k.setClient(args[0], own.Key))
-		},
+			return console.Failed("remove the remote key", k.setClient(args[0], own.Key))
+		}, "SERVICE"),
 	}
 }
 

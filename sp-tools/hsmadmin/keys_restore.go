@@ -15,17 +15,9 @@ func (t tool) keysRestore() *cli.Command {
 			&cli.StringFlag{Name: "passphrase-file", Usage: "file with the backup's passphrase, instead of a prompt"},
 			console.YesFlag(),
 		),
-		Action: func(c *cli.Context) error {
-			args, err := console.NArgs(c, "FILE")
-			if err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			return failed("restore keys", k.restore(args[0]))
-		},
+		Action: t.with(func(k *call, args []string) error {
+			return console.Failed("restore keys", k.restore(args[0]))
+		}, "FILE"),
 	}
 }
 

@@ -17,16 +17,9 @@ func (t tool) keysRoll() *cli.Command {
 	return &cli.Command{
 		Name: "roll", Usage: "change the client keys of all services on all enrolled HSMs",
 		Flags: common(),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			return failed("roll keys", k.rollKeys(k.next))
-		},
+		Action: t.with(func(k *call, _ []string) error {
+			return console.Failed("roll keys", k.rollKeys(k.next))
+		}),
 	}
 }
 

@@ -36,16 +36,9 @@ func (t tool) keysShow() *cli.Command {
 	return &cli.Command{
 		Name: "show", Usage: "show the public keys of this host and of the enrolled HSMs",
 		Flags: common(esnFlag()),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			return failed("show keys", k.showKeys())
-		},
+		Action: t.with(func(k *call, _ []string) error {
+			return console.Failed("show keys", k.showKeys())
+		}),
 	}
 }
 

@@ -14,27 +14,20 @@ func (t tool) reset() *cli.Command {
 	return &cli.Command{
 		Name: "reset", Usage: "restart the platform of an HSM; its VCMs stop, those with autostart come back",
 		Flags: common(esnFlag(), console.YesFlag()),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, _ []string) error {
 			u, err := k.one()
 			if err != nil {
 				return err
 			}
-			if err := t.env.Confirm(c, fmt.Sprintf("All VCMs of HSM %s are interrupted. Go on?", u.ESN)); err != nil {
+			if err := t.env.Confirm(k.c, fmt.Sprintf("All VCMs of HSM %s are interrupted. Go on?", u.ESN)); err != nil {
 				return err
 			}
 			err = k.restart(u, func(ctx context.Context, s *setup.SetupClient) error { return s.Reset(ctx) })
 			if err != nil {
-				return failed("reset", err)
+				return console.Failed("reset", err)
 			}
 			_, err = fmt.Fprintf(t.env.Stdout, "HSM %s is reset; its services answer again.\n", u.ESN)
 			return err
-		},
+		}),
 	}
 }

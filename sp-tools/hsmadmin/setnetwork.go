@@ -71,7 +71,7 @@ func (t tool) setNetwork(c *cli.Context, n *setup.Network) error {
 	}
 	err = k.onSetup(u, func(ctx context.Context, s *setup.SetupClient) error { return s.SetNetwork(ctx, n) })
 	if err != nil {
-		return failed("set the network", err)
+		return console.Failed("set the network", err)
 	}
 	_, err = fmt.Fprintf(t.env.Stdout, "The network of HSM %s is set. It takes effect with 'hsmadmin reset'.\n", u.ESN)
 	return err

@@ -14,21 +14,14 @@ func (t tool) setTime() *cli.Command {
 	return &cli.Command{
 		Name: "settime", Usage: "set the clock of the enrolled HSMs to this host's",
 		Flags: common(esnFlag(), &cli.BoolFlag{Name: "adjust", Usage: "let the clock approach the time, without a jump"}, console.YesFlag()),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, _ []string) error {
 			units, err := k.units()
 			if err != nil {
 				return err
 			}
-			adjust := c.Bool("adjust")
+			adjust := k.c.Bool("adjust")
 			if !adjust {
-				if err := t.env.Confirm(c, "The module's clock jumps, and can never be set back. Go on?"); err != nil {
+				if err := t.env.Confirm(k.c, "The module's clock jumps, and can never be set back. Go on?"); err != nil {
 					return err
 				}
 			}
@@ -46,10 +39,10 @@ func (t tool) setTime() *cli.Command {
 					return err
 				})
 				if err != nil {
-					return failed("set the time", err)
+					return console.Failed("set the time", err)
 				}
 			}
 			return nil
-		},
+		}),
 	}
 }

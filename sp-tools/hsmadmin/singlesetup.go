@@ -20,16 +20,9 @@ func (t tool) singleSetup() *cli.Command {
 	return &cli.Command{
 		Name: "single-setup", Usage: "create, start and enroll one VCM on an HSM that is enrolled on this host",
 		Flags: common(esnFlag(), &cli.StringFlag{Name: "name", Usage: "name of the VCM", Value: singleName}),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			return failed("set up a single VCM", k.singleSetup(c.String("name")))
-		},
+		Action: t.with(func(k *call, _ []string) error {
+			return console.Failed("set up a single VCM", k.singleSetup(k.c.String("name")))
+		}),
 	}
 }
 

@@ -22,14 +22,7 @@ func (t tool) status() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "show whether the services of the enrolled HSMs can be used from this host",
 		Flags: common(esnFlag()),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, _ []string) error {
 			units, err := k.units()
 			if err != nil {
 				return err
@@ -48,7 +41,7 @@ func (t tool) status() *cli.Command {
 					rows = append(rows, []string{u.ESN, s.Name, s.Address, state})
 				}
 			}
-			err = t.env.Print(c, out, func(w io.Writer) error {
+			err = t.env.Print(k.c, out, func(w io.Writer) error {
 				console.Table(w, []string{"ESN", "SERVICE", "ADDRESS", "STATE"}, rows)
 				return nil
 			})
@@ -56,7 +49,7 @@ func (t tool) status() *cli.Command {
 				return errkind.Errorf(errkind.Of(worst), "not every service can be used")
 			}
 			return err
-		},
+		}),
 	}
 }
 

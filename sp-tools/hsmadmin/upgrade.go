@@ -36,7 +36,7 @@ func (t tool) upgrade() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return failed("upgrade", k.onUpdater(u, func(ctx context.Context, s *updater.UpdaterClient) error {
+			return console.Failed("upgrade", k.onUpdater(u, func(ctx context.Context, s *updater.UpdaterClient) error {
 				return s.Upgrade(ctx, nil) // no package is sent: the service takes none
 			}))
 		},

@@ -32,7 +32,7 @@ func (k *call) act(verb, done string, do deed) error {
 		return console.Usagef("%s needs at least one UUID; see '%s --help'", k.c.Command.HelpName, k.c.Command.HelpName)
 	}
 	for _, id := range ids {
-		if _, err := parseUUID(id); err != nil {
+		if _, err := console.UUID(id); err != nil {
 			return err
 		}
 	}
@@ -55,7 +55,7 @@ func (k *call) act(verb, done string, do deed) error {
 			return nil
 		})
 		if err != nil {
-			err = failed(verb+" VCM "+out.UUID, err)
+			err = console.Failed(verb+" VCM "+out.UUID, err)
 			out.Error = err.Error()
 			failures++
 			if first == nil {

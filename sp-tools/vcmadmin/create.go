@@ -53,7 +53,7 @@ func (t tool) runCreate(c *cli.Context, name string) error {
 		return err
 	}
 	if _, err := request.Parse(file); err != nil { // the unit verifies; this saves the way
-		return failed("create VCM", err)
+		return console.Failed("create VCM", err)
 	}
 	outdir := c.String("outdir")
 	if fi, err := os.Stat(outdir); err != nil || !fi.IsDir() {
@@ -66,7 +66,7 @@ func (t tool) runCreate(c *cli.Context, name string) error {
 	return k.on(unit, func(ctx context.Context, h *platform.Hosting) error {
 		made, err := h.Create(ctx, file, choices)
 		if err != nil {
-			return failed("create VCM", err)
+			return console.Failed("create VCM", err)
 		}
 		path, err := t.saveVCMFile(outdir, made.Vcm.Uuid, made.VcmFile, false)
 		if err != nil {

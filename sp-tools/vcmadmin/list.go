@@ -29,26 +29,19 @@ func (t tool) list() *cli.Command {
 			&cli.BoolFlag{Name: "active", Usage: "list only VCMs that are running"},
 			&cli.BoolFlag{Name: "watch", Usage: "print the list again whenever it changes, until interrupted"},
 		),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
-			if c.Bool("watch") {
+		Action: t.with(func(k *call, _ []string) error {
+			if k.c.Bool("watch") {
 				return k.watch()
 			}
 			return k.printList(t.env.Stdout)
-		},
+		}),
 	}
 }
 
 func (k *call) printList(w io.Writer) error {
 	vcms, answered, missing := k.vcms(k.c.Bool("active"))
 	if !answered {
-		return failed("list VCMs", missing)
+		return console.Failed("list VCMs", missing)
 	}
 	out := make([]vcmJSON, len(vcms))
 	rows := make([][]string, len(vcms))
@@ -65,7 +58,7 @@ func (k *call) printList(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return failed("list all VCMs", missing)
+	return console.Failed("list all VCMs", missing)
 }
 
 // vcms lists those of every selected unit that answered, ordered by ESN, name and

@@ -14,19 +14,12 @@ func (t tool) propertiesList() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list the properties that can be set",
 		Flags: common(esnFlag("ask the HSM with this ESN")),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
+		Action: t.with(func(k *call, _ []string) error {
+			units, err := platform.Units(k.home, k.c.String("esn"))
 			if err != nil {
 				return err
 			}
-			units, err := platform.Units(k.home, c.String("esn"))
-			if err != nil {
-				return err
-			}
-			return failed("list properties", k.on(units[0], func(ctx context.Context, h *platform.Hosting) error {
+			return console.Failed("list properties", k.on(units[0], func(ctx context.Context, h *platform.Hosting) error {
 				properties, err := h.ListProperties(ctx)
 				if err != nil {
 					return err
@@ -35,11 +28,11 @@ func (t tool) propertiesList() *cli.Command {
 				for i, p := range properties {
 					rows[i] = []string{p.Name, p.Values, p.Description}
 				}
-				return t.env.Print(c, properties, func(w io.Writer) error {
+				return t.env.Print(k.c, properties, func(w io.Writer) error {
 					console.Table(w, []string{"PROPERTY", "VALUES", "MEANING"}, rows)
 					return nil
 				})
 			}))
-		},
+		}),
 	}
 }

@@ -20,34 +20,26 @@ func (t tool) propertiesSet() *cli.Command {
 			&cli.StringFlag{Name: "request", Usage: "file with the signed tenant request", Required: true},
 			esnFlag("ESN of the HSM that hosts the VCM"),
 		),
-		Action: func(c *cli.Context) error {
-			args, err := console.NArgs(c, "UUID", "PROPERTY", "VALUE")
-			if err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, args []string) error {
 			property := args[1]
 			value, err := request.CanonicalValue(property, args[2])
 			if err != nil {
-				return failed("set VCM properties", err)
+				return console.Failed("set VCM properties", err)
 			}
-			file, err := t.readRequest(c.String("request"))
+			file, err := t.readRequest(k.c.String("request"))
 			if err != nil {
 				return err
 			}
-			return failed("set VCM properties", k.owner(args[0], func(ctx context.Context, h *platform.Hosting, v *orchestrator.Vcm) error {
+			return console.Failed("set VCM properties", k.owner(args[0], func(ctx context.Context, h *platform.Hosting, v *orchestrator.Vcm) error {
 				after, err := h.SetProperty(ctx, file, v.Uuid, property, value)
 				if err != nil {
 					return err
 				}
-				return t.env.Print(c, toJSON(after), func(w io.Writer) error {
+				return t.env.Print(k.c, toJSON(after), func(w io.Writer) error {
 					_, err := fmt.Fprintf(w, "VCM %s: %s is now %s.\n", v.Uuid, property, value)
 					return err
 				})
 			}))
-		},
+		}, "UUID", "PROPERTY", "VALUE"),
 	}
 }

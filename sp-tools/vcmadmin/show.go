@@ -33,7 +33,7 @@ func (t tool) show() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return failed("show VCM", k.owner(args[0], k.showOne))
+			return console.Failed("show VCM", k.owner(args[0], k.showOne))
 		},
 	}
 }
@@ -63,7 +63,7 @@ func (k *call) showOne(ctx context.Context, h *platform.Hosting, v *orchestrator
 func (k *call) showAll() error {
 	vcms, answered, missing := k.vcms(false)
 	if !answered {
-		return failed("show VCMs", missing)
+		return console.Failed("show VCMs", missing)
 	}
 	out := make([]vcmJSON, len(vcms))
 	for i, v := range vcms {
@@ -83,5 +83,5 @@ func (k *call) showAll() error {
 	if err != nil {
 		return err
 	}
-	return failed("show all VCMs", missing)
+	return console.Failed("show all VCMs", missing)
 }

@@ -53,12 +53,12 @@ func (t tool) stats() *cli.Command {
 			}
 			stats, answered, missing := k.allStats(id)
 			if !answered {
-				return failed("get statistics", missing)
+				return console.Failed("get statistics", missing)
 			}
 			if err := k.printStats(stats); err != nil {
 				return err
 			}
-			return failed("get all statistics", missing)
+			return console.Failed("get all statistics", missing)
 		},
 	}
 }

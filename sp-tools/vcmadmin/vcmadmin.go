@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/orchestrator"
@@ -66,6 +65,21 @@ func (t tool) begin(c *cli.Context) (*call, error) {
 	return &call{tool: t, c: c, ctx: c.Context, home: home, timeout: timeout}, nil
 }
 
+// with is the action of a command with the arguments that names say.
+func (t tool) with(fn func(k *call, args []string) error, names ...string) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		args, err := console.NArgs(c, names...)
+		if err != nil {
+			return err
+		}
+		k, err := t.begin(c)
+		if err != nil {
+			return err
+		}
+		return fn(k, args)
+	}
+}
+
 func (k *call) seconds() int32 { return int32(k.timeout / time.Second) }
 
 // on does fn with the orchestrator of one unit, within the time-out.
@@ -107,7 +121,7 @@ func (k *call) each(fn func(ctx context.Context, h *platform.Hosting) error) (an
 
 // owner does fn with the unit that has the VCM, and the VCM.
 func (k *call) owner(id string, fn func(ctx context.Context, h *platform.Hosting, v *orchestrator.Vcm) error) error {
-	id, err := parseUUID(id)
+	id, err := console.UUID(id)
 	if err != nil {
 		return err
 	}
@@ -144,22 +158,6 @@ func (k *call) owner(id string, fn func(ctx context.Context, h *platform.Hosting
 type found struct{ err error }
 
 func (f found) Error() string { return "found" }
-
-func parseUUID(text string) (string, error) {
-	id, err := uuid.Parse(text)
-	if err != nil {
-		return "", console.Usagef("%q is no UUID", text)
-	}
-	return id.String(), nil
-}
-
-// failed puts what was attempted before an error.
-func failed(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return errkind.Errorf(errkind.Of(err), "failed to %s: %w", what, err)
-}
 
 func (t tool) readRequest(path string) ([]byte, error) {
 	if path == "" {

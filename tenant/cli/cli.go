@@ -7,7 +7,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/internal/console"
@@ -55,21 +54,6 @@ func online(flags ...cli.Flag) []cli.Flag {
 	return append(flags, console.TimeoutFlag(), console.JSONFlag(), console.VerboseFlag())
 }
 
-func parseUUID(text string) (string, error) {
-	id, err := uuid.Parse(text)
-	if err != nil {
-		return "", console.Usagef("%q is no UUID", text)
-	}
-	return id.String(), nil
-}
-
-func failed(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return errkind.Errorf(errkind.Of(err), "failed to %s: %w", what, err)
-}
-
 // call is one command's business with enrolled VCMs.
 type call struct {
 	tool
@@ -88,6 +72,21 @@ func (t tool) begin(c *cli.Context) (*call, error) {
 		return nil, err
 	}
 	return &call{tool: t, c: c, home: home, timeout: timeout}, nil
+}
+
+// with is the action of a command with the arguments that names say.
+func (t tool) with(fn func(k *call, args []string) error, names ...string) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		args, err := console.NArgs(c, names...)
+		if err != nil {
+			return err
+		}
+		k, err := t.begin(c)
+		if err != nil {
+			return err
+		}
+		return fn(k, args)
+	}
 }
 
 // selected returns the VCM of --uuid, or all enrolled ones.

@@ -39,9 +39,9 @@ func (t tool) create() *cli.Command {
 				return err
 			}
 			if err := introduce(home, r); err != nil {
-				return failed("make the request", err)
+				return console.Failed("make the request", err)
 			}
-			return failed("make the request", t.write(c, home, r))
+			return console.Failed("make the request", t.write(c, home, r))
 		},
 	}
 }

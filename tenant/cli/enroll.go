@@ -30,27 +30,20 @@ func (t tool) enroll() *cli.Command {
 			makerRootFlag(),
 			&cli.BoolFlag{Name: "no-service-restart", Usage: "accepted for compatibility: no service on this host needs a restart"},
 		),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
+		Action: t.with(func(k *call, _ []string) error {
+			file, err := t.env.ReadFile(k.c.String("config"), maxFile)
 			if err != nil {
 				return err
 			}
-			file, err := t.env.ReadFile(c.String("config"), maxFile)
-			if err != nil {
+			if err := t.pin(k.home, k.c.String("maker-root")); err != nil {
 				return err
 			}
-			if err := t.pin(k.home, c.String("maker-root")); err != nil {
-				return err
-			}
-			f, services, err := Enroll(c.Context, k.home, file, k.timeout, t.env.Clock)
+			f, services, err := Enroll(k.c.Context, k.home, file, k.timeout, t.env.Clock)
 			if err != nil {
-				return failed("enroll VCM", err)
+				return console.Failed("enroll VCM", err)
 			}
-			return PrintEnrolled(t.env, c, f, services)
-		},
+			return PrintEnrolled(t.env, k.c, f, services)
+		}),
 	}
 }
 

@@ -30,14 +30,7 @@ func (t tool) info() *cli.Command {
 	return &cli.Command{
 		Name: "info", Usage: "show the enrolled VCMs and the HSM that hosts them",
 		Flags: online(uuidFlag("show only this VCM")),
-		Action: func(c *cli.Context) error {
-			if _, err := console.NArgs(c); err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, _ []string) error {
 			files, err := k.selected()
 			if err != nil {
 				return err
@@ -46,12 +39,12 @@ func (t tool) info() *cli.Command {
 			for _, f := range files {
 				info, err := k.infoOf(f)
 				if err != nil {
-					return failed("get VCM info", err)
+					return console.Failed("get VCM info", err)
 				}
 				out = append(out, info)
 			}
-			return t.env.Print(c, out, func(w io.Writer) error { return printInfo(w, files, out) })
-		},
+			return t.env.Print(k.c, out, func(w io.Writer) error { return printInfo(w, files, out) })
+		}),
 	}
 }
 

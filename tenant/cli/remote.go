@@ -36,7 +36,7 @@ func (t tool) remoteSet() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return failed("set the remote key", k.setClient(args[0], key))
+			return console.Failed("set the remote key", k.setClient(args[0], key))
 		},
 	}
 }
@@ -45,21 +45,13 @@ func (t tool) remoteRemove() *cli.Command {
 	return &cli.Command{
 		Name: "remote-remove", Usage: "give one service of a VCM back to this host's key", ArgsUsage: "SERVICE",
 		Flags: online(uuidFlag("UUID of the VCM; may be left out if only one is enrolled")),
-		Action: func(c *cli.Context) error {
-			args, err := console.NArgs(c, "SERVICE")
-			if err != nil {
-				return err
-			}
-			k, err := t.begin(c)
-			if err != nil {
-				return err
-			}
+		Action: t.with(func(k *call, args []string) error {
 			own, err := k.home.PublicKey(enrol.Tenant, args[0])
 			if err != nil {
 				return err
 			}
-			return failed("remove the remote key", k.setClient(args[0], own.Key))
-		},
+			return console.Failed("remove the remote key", k.setClient(args[0], own.Key))
+		}, "SERVICE"),
 	}
 }
 

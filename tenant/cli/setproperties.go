@@ -36,7 +36,7 @@ func (t tool) setProperties() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return failed("make the request", t.runSetProperties(c, home))
+			return console.Failed("make the request", t.runSetProperties(c, home))
 		},
 	}
 }

@@ -39,10 +39,10 @@ func (t tool) start() *cli.Command {
 			r.VCM = id
 			if f != nil {
 				if r.Share, err = sealShare(home, f, r); err != nil {
-					return failed("make the request", err)
+					return console.Failed("make the request", err)
 				}
 			}
-			return failed("make the request", t.write(c, home, r))
+			return console.Failed("make the request", t.write(c, home, r))
 		},
 	}
 }
@@ -53,7 +53,7 @@ func (t tool) target(c *cli.Context, h *enrol.Home) (*vcmfile.File, string, erro
 	id := c.String("uuid")
 	if id != "" {
 		var err error
-		if id, err = parseUUID(id); err != nil {
+		if id, err = console.UUID(id); err != nil {
 			return nil, "", err
 		}
 	}

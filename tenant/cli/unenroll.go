@@ -21,7 +21,7 @@ func (t tool) unenroll() *cli.Command {
 			if err != nil {
 				return err
 			}
-			id, err := parseUUID(args[0])
+			id, err := console.UUID(args[0])
 			if err != nil {
 				return err
 			}
@@ -30,7 +30,7 @@ func (t tool) unenroll() *cli.Command {
 				return err
 			}
 			if err := home.RemoveVCM(id); err != nil {
-				return failed("unenroll VCM", err)
+				return console.Failed("unenroll VCM", err)
 			}
 			_, err = fmt.Fprintf(t.env.Stdout, "VCM %s is no longer enrolled on this host.\n", id)
 			return err

@@ -11,7 +11,6 @@ import (
 
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/prismadmin"
 	"github.com/tesserae-hsm/tesserae/internal/console"
-	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/tenant/access"
 )
 
@@ -73,17 +72,10 @@ func (t tool) session(c *cli.Context, what string, fn func(ctx context.Context, 
 	t.env.Logger(c).Debug("connect", "vcm", vcm.UUID, "service", service)
 	conn, err := access.DialVCM(c.Context, home, vcm, service, timeout)
 	if err != nil {
-		return failed(what, err)
+		return console.Failed(what, err)
 	}
 	defer conn.Close()
-	return failed(what, fn(c.Context, prismadmin.NewPrismAdminClient(conn.Thrift())))
-}
-
-func failed(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return errkind.Errorf(errkind.Of(err), "failed to %s: %w", what, err)
+	return console.Failed(what, fn(c.Context, prismadmin.NewPrismAdminClient(conn.Thrift())))
 }
 
 // command is a verb with its arguments' names; act gets exactly those.

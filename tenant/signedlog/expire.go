@@ -30,7 +30,7 @@ func (t tool) expire() *cli.Command {
 				return err
 			})
 			if err != nil {
-				return failed("expire the log", err)
+				return console.Failed("expire the log", err)
 			}
 			return t.env.Print(c, map[string]int64{"removed": removed}, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "%d entries up to %d were removed.\n", removed, c.Int64("seq"))

@@ -47,7 +47,7 @@ func (t tool) export() *cli.Command {
 				return err
 			})
 			if err != nil {
-				return failed("export the log", err)
+				return console.Failed("export the log", err)
 			}
 			return t.env.Print(c, pieces, func(w io.Writer) error { return printPieces(w, pieces) })
 		},

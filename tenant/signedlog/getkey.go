@@ -35,7 +35,7 @@ func (t tool) getKey() *cli.Command {
 				return err
 			})
 			if err != nil {
-				return failed("get the log key", err)
+				return console.Failed("get the log key", err)
 			}
 			path := c.String("out")
 			if path != "" {

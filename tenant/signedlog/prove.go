@@ -42,7 +42,7 @@ func (t tool) prove() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return failed("prove the entry", t.proveEntry(c, source, wanted))
+			return console.Failed("prove the entry", t.proveEntry(c, source, wanted))
 		},
 	}
 }

@@ -61,10 +61,3 @@ func (t tool) online(flags ...cli.Flag) []cli.Flag {
 	out := append([]cli.Flag{}, t.flags...)
 	return append(append(out, flags...), console.TimeoutFlag(), console.JSONFlag(), console.VerboseFlag())
 }
-
-func failed(what string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return errkind.Errorf(errkind.Of(err), "failed to %s: %w", what, err)
-}

@@ -61,21 +61,21 @@ func (t tool) verifyFiles(c *cli.Context, key keyOf) error {
 		if bytes.HasPrefix(text, []byte(proofHead)) {
 			record, line, err := verifyProof(text, key)
 			if err != nil {
-				return failed("verify "+path, err)
+				return console.Failed("verify "+path, err)
 			}
 			records, lines = append(records, record), append(lines, path+": "+line)
 			continue
 		}
 		k, err := key(text)
 		if err != nil {
-			return failed("verify "+path, err)
+			return console.Failed("verify "+path, err)
 		}
 		v, err := auditlog.Verify(text, k)
 		if err == nil && last != nil {
 			err = v.Follows(*last)
 		}
 		if err != nil {
-			return failed("verify "+path, err)
+			return console.Failed("verify "+path, err)
 		}
 		last = &v
 		records = append(records, v.Records...)
