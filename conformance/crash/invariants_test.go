@@ -87,6 +87,7 @@ func rejected(calls []vending.Call, accounts []rig.Account) (bad findings) {
 type auditor struct {
 	r       *rig.Rig
 	v       *rig.VCM
+	files   []string
 	last    *auditlog.Verified
 	records []auditlog.Record
 }
@@ -138,7 +139,7 @@ func (a *auditor) take(file string) error {
 	} else if v.First != 0 {
 		return fmt.Errorf("the log begins with entry %d", v.First)
 	}
-	a.last = &v
+	a.last, a.files = &v, append(a.files, file)
 	a.records = append(a.records, v.Records...)
 	return nil
 }

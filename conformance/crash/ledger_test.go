@@ -3,6 +3,7 @@ package crash_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,6 +48,18 @@ func (l *ledger) tokens() (n int) {
 	return n
 }
 
+// last is the newest token.
+func (l *ledger) last() *prismtoken1.Token {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range slices.Backward(l.calls) {
+		if len(c.Tokens) > 0 {
+			return c.Tokens[0]
+		}
+	}
+	return &prismtoken1.Token{}
+}
+
 // traffic is vending by many clients until it is ended.
 type traffic struct {
 	cancel context.CancelFunc
@@ -69,14 +82,19 @@ func (f *traffic) vend(ctx context.Context, t *testing.T, v *rig.VCM, l *ledger,
 	if err != nil {
 		t.Fatal(err)
 	}
+	owed := time.Duration(0) // a sleep lasts for a millisecond at least
 	load := vending.Load{
 		Server: server, User: v.User, Password: password, Amount: amount, Clients: clients, OneSession: true, Settle: settle,
 		Duration: 24 * time.Hour, Recover: 2 * recovery,
 		Record: func(c vending.Call) error {
 			l.add(c)
-			for end := time.Now().Add(pace); !f.rush.Load() && time.Now().Before(end); {
-				time.Sleep(min(pace, time.Millisecond))
+			if owed += pace; owed < time.Millisecond {
+				return nil
 			}
+			for end := time.Now().Add(owed); !f.rush.Load() && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+			owed = 0
 			return nil
 		},
 	}

@@ -93,6 +93,18 @@ func TestVCMKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// The same by the tenant's command, without any service, and the proof of one token.
+	offline := func(args ...string) {
+		t.Helper()
+		if _, err := r.Run(t.Context(), rig.Tenant, "hsmadmin", append([]string{"vcm", "logs"}, args...)...); err != nil {
+			t.Error(err)
+		}
+	}
+	offline(append([]string{"verify"}, log.files...)...)
+	sold, proof := books.last(), r.Mail("sale.proof")
+	offline(append([]string{"prove", "--token", sold.TokenDec, "--out", proof}, log.files...)...)
+	offline("verify", proof)
+
 	none(t, twins(books.calls))
 	none(t, rejected(books.calls, slices.Concat(open, limited)))
 	units, bad := unaudited(books.calls, log.records)
