@@ -1,11 +1,13 @@
 package network_test
 
 import (
+	"crypto/rand"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,10 +17,18 @@ import (
 	"github.com/tesserae-hsm/tesserae/orchestrator/network"
 )
 
-// reserve takes an address of the loopback network that no other test has.
+// forked waits until every process that other tests are starting has let go of the
+// files of this one, which it has between its fork and its exec.
+func forked() {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+}
+
+// reserve takes an address of the loopback network that no other test has, of
+// another run neither.
 func reserve(t *testing.T) (string, []network.Socket) {
 	t.Helper()
-	n := dflt(t, "127.78.0.0/16", t.Name())
+	n := dflt(t, "127.78.0.0/16", rand.Text())
 	var sockets []network.Socket
 	a, err := n.Allocate(nil, func(a netip.Addr) (err error) {
 		sockets, err = network.Reserve(network.Place{Address: a.String()})
@@ -83,6 +93,7 @@ func TestReservedPorts(t *testing.T) {
 		closed("refusing")
 	}
 	network.CloseAll(sockets)
+	forked()
 	again, err := network.Reserve(network.Place{Address: address})
 	if err != nil {
 		t.Fatalf("given up: %v", err)
@@ -112,6 +123,7 @@ func TestReserveTakesOver(t *testing.T) {
 		}
 	}
 	taker.Close()
+	forked()
 	after, err := network.Reserve(other, before...)
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +135,7 @@ func TestReserveTakesOver(t *testing.T) {
 		}
 	}
 	network.CloseAll(before, after...)
+	forked()
 	free, err := net.Listen("tcp", before[1].Address)
 	if err != nil {
 		t.Errorf("the former port: %v", err)

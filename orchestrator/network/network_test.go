@@ -190,6 +190,7 @@ func TestReserveIsAllOrNothing(t *testing.T) {
 		t.Errorf("with one port taken: %v", err)
 	}
 	network.CloseAll(sockets[len(sockets)-1:])
+	forked()
 	again, err := network.Reserve(network.Place{Address: address})
 	if err != nil {
 		t.Errorf("nothing is bound any more: %v", err)

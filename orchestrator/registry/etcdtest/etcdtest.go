@@ -146,6 +146,9 @@ func freeNet(t testing.TB, n int) string {
 			}
 		}
 		if free {
+			// A process that is being started has our files until its exec.
+			syscall.ForkLock.RLock()
+			defer syscall.ForkLock.RUnlock()
 			return prefix
 		}
 	}

@@ -60,7 +60,7 @@ func record(i int) lifecycle.Record {
 	return lifecycle.Record{
 		UUID: uuid.NewSHA1(uuid.Nil, fmt.Append(nil, i)).String(), State: lifecycle.Created,
 		Created: epoch.Add(time.Duration(i) * time.Second), Changed: epoch,
-		Properties: lifecycle.Properties{Name: fmt.Sprintf("vcm %d", i)},
+		Properties: lifecycle.Properties{Name: fmt.Sprintf("vcm %d", i), ConductorPort: 5200},
 	}
 }
 
