@@ -73,7 +73,7 @@ func getAttributes(ctx context.Context, c *session, f *fields, out *payload) err
 		if err != nil {
 			return err
 		}
-		out.Reset()
+		out.reset()
 		out.text(a.String())
 		return nil
 	})
@@ -93,7 +93,7 @@ func counterQuery(ctx context.Context, c *session, _ *fields, out *payload) erro
 }
 
 func instruction(ctx context.Context, c *session, f *fields, _ *payload) error {
-	return c.server.cfg.Module.Instruction(ctx, f.texts[0], f.octets[1])
+	return c.server.cfg.Module.Instruction(ctx, f.texts[0], f.octets(1))
 }
 
 func queryLog(ctx context.Context, c *session, f *fields, out *payload) error {
@@ -103,7 +103,7 @@ func queryLog(ctx context.Context, c *session, f *fields, out *payload) error {
 	}
 	out.number(uint64(f.numbers[0])).time(e.Time)
 	text := e.Text
-	if room := shortLine - headerSize - 2 - out.Len() - len("P~") - crcSize; len(text) > room {
+	if room := shortLine - headerSize - 2 - len(*out) - len("P~") - crcSize; len(text) > room {
 		text = text[:room-len(cut)] + cut
 	}
 	out.text(text)
@@ -134,7 +134,7 @@ func querySlot(ctx context.Context, c *session, f *fields, out *payload) error {
 		if s.Request {
 			request = 1
 		}
-		out.Reset()
+		out.reset()
 		out.text(fmt.Sprintf("KMC%s;STA%s;REQ%d;TVP%s;CNT%d", s.KMC, s.State, request, s.TVP, s.Registers))
 		return nil
 	})

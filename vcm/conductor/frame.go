@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 const (
@@ -22,8 +23,9 @@ type frame struct {
 	line   []byte // without CR; nil if the frame did not end with one
 }
 
-// readFrame reads what follows the first byte of a frame.
-func readFrame(first byte, r *bufio.Reader) (frame, error) {
+// readFrame reads what follows the first byte of a frame. The line is in buf, or
+// in a larger buffer that it becomes.
+func readFrame(first byte, r *bufio.Reader, buf *[]byte) (frame, error) {
 	second, err := r.ReadByte()
 	if err != nil {
 		return frame{}, unexpected(err)
@@ -32,7 +34,8 @@ func readFrame(first byte, r *bufio.Reader) (frame, error) {
 	if n <= prefixSize || n > maxFrame {
 		return frame{}, fmt.Errorf("%w: length %d", errFrame, n)
 	}
-	body := make([]byte, n)
+	*buf = slices.Grow((*buf)[:0], n)
+	body := (*buf)[:n]
 	if _, err := io.ReadFull(r, body); err != nil {
 		return frame{}, unexpected(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 )
@@ -51,7 +52,7 @@ func FuzzFrame(f *testing.F) {
 		if err != nil {
 			return
 		}
-		fr, err := readFrame(first, r)
+		fr, err := readFrame(first, r, new([]byte))
 		if err != nil {
 			return
 		}
@@ -77,12 +78,11 @@ func FuzzFields(f *testing.F) {
 		if strings.Trim(want, "NPHD") != "" {
 			return
 		}
-		got, code := decodeFields(params, want)
-		if code != tsm.CodeOK {
+		var got fields
+		if code := got.decode(params, want); code != tsm.CodeOK {
 			return
 		}
 		var p payload
-		raw, _ := splitFields(params)
 		for i, kind := range want {
 			switch kind {
 			case 'N':
@@ -90,13 +90,17 @@ func FuzzFields(f *testing.F) {
 			case 'P':
 				p.text(got.texts[i])
 			case 'H':
-				p.hex(got.octets[i])
+				p.hex(got.octets(i))
 			case 'D':
-				p.put('D', raw[i][1:])
+				at, err := time.Parse(dateTime, got.texts[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.time(at)
 			}
 		}
-		if p.String() != params {
-			t.Errorf("%q is printed as %q", params, p.String())
+		if string(p) != params {
+			t.Errorf("%q is printed as %q", params, string(p))
 		}
 	})
 }
@@ -117,7 +121,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add("GL?EC00003abc")
 	m := openForFuzz(f)
 	f.Fuzz(func(t *testing.T, text string) {
-		c := &session{server: New(Config{Module: m}), peer: "fuzz"}
+		c := newSession(New(Config{Module: m}), "fuzz")
 		line := respondTo(text)
 		answer := c.answer(t.Context(), line)
 		if len(answer) < 11 {

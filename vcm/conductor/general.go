@@ -11,33 +11,34 @@ import (
 func (c *session) general(ctx context.Context, req request) []byte {
 	switch req.command {
 	case "EC":
-		return c.echo(ctx, req)
+		return c.done(ctx, req, c.echo(req.params), nil)
 	case "RR":
-		if req.params != "" || c.last == nil {
-			return c.done(ctx, req, respond("GL", "RR", tsm.CodeFormatError, ""), tsm.CodeFormatError, nil)
+		if req.params != "" || len(c.last) == 0 {
+			return c.done(ctx, req, tsm.CodeFormatError, nil)
 		}
-		return c.done(ctx, req, c.last, tsm.CodeOK, nil)
+		c.note(ctx, req, tsm.CodeOK, nil)
+		return c.last
 	case "RS":
 		if req.params != "" {
-			return c.done(ctx, req, respond("GL", "RS", tsm.CodeFormatError, ""), tsm.CodeFormatError, nil)
+			return c.done(ctx, req, tsm.CodeFormatError, nil)
 		}
-		answer := c.done(ctx, req, respond("GL", "RS", tsm.CodeOK, ""), tsm.CodeOK, nil)
+		answer := c.done(ctx, req, tsm.CodeOK, nil)
 		c.last = nil
 		return answer
 	}
-	return c.done(ctx, req, unattributed(tsm.CodeInvalidHeader), tsm.CodeInvalidHeader, nil)
+	return c.done(ctx, req, tsm.CodeInvalidHeader, nil)
 }
 
 // echo returns what it is sent: a two-digit time-out, a three-digit length, data.
-func (c *session) echo(ctx context.Context, req request) []byte {
-	p := req.params
-	if len(p) < 5 || !digits(p[:5]) || !printable(p[5:]) {
-		return c.done(ctx, req, respond("GL", "EC", tsm.CodeFormatError, ""), tsm.CodeFormatError, nil)
+func (c *session) echo(params string) tsm.Code {
+	if len(params) < 5 || !digits(params[:5]) || !printable(params[5:]) {
+		return tsm.CodeFormatError
 	}
-	if n, err := strconv.Atoi(p[2:5]); err != nil || n != len(p)-5 {
-		return c.done(ctx, req, respond("GL", "EC", tsm.CodeFormatError, ""), tsm.CodeFormatError, nil)
+	if n, err := strconv.Atoi(params[2:5]); err != nil || n != len(params)-5 {
+		return tsm.CodeFormatError
 	}
-	return c.done(ctx, req, respond("GL", "EC", tsm.CodeOK, p[2:]), tsm.CodeOK, nil)
+	c.payload = append(c.payload, params[2:]...)
+	return tsm.CodeOK
 }
 
 func digits(s string) bool {

@@ -2,6 +2,7 @@ package conductor
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 
 	"github.com/tesserae-hsm/tesserae/hsm/keyload"
@@ -27,24 +28,25 @@ func parseLine(line []byte) (request, tsm.Code) {
 	}
 	body, tail := line[:len(line)-crcSize], line[len(line)-crcSize:]
 	want := keyload.CRC16(body)
-	got, err := hex.DecodeString(string(tail)) // either case
-	if err != nil || uint16(got[0])<<8|uint16(got[1]) != want {
+	var got [crcSize / 2]byte
+	if _, err := hex.Decode(got[:], tail); err != nil || binary.BigEndian.Uint16(got[:]) != want { // either case
 		return request{}, tsm.CodeChecksum
 	}
 	if body[2] != '?' || !upper(body[0]) || !upper(body[1]) || !upper(body[3]) || !upper(body[4]) {
 		return request{}, tsm.CodeInvalidHeader
 	}
-	return request{group: string(body[:2]), command: string(body[3:5]), params: string(body[headerSize:])}, tsm.CodeOK
+	text := string(body)
+	return request{group: text[:2], command: text[3:5], params: text[headerSize:]}, tsm.CodeOK
 }
 
 func upper(c byte) bool { return c >= 'A' && c <= 'Z' }
 
-// respond makes a response's line: header, status, payload, CRC.
-func respond(group, command string, status tsm.Code, payload string) []byte {
-	line := make([]byte, 0, headerSize+2+len(payload)+crcSize)
-	line = append(append(append(line, group...), '!'), command...)
-	line = append(append(line, status...), payload...)
-	return appendHex16(line, keyload.CRC16(line))
+// appendResponse appends a response's line: header, status, payload, CRC.
+func appendResponse(dst []byte, group, command string, status tsm.Code, payload []byte) []byte {
+	at := len(dst)
+	dst = append(append(append(dst, group...), '!'), command...)
+	dst = append(append(dst, status...), payload...)
+	return appendHex16(dst, keyload.CRC16(dst[at:]))
 }
 
 // appendHex16 appends four upper-case hex digits.
@@ -52,8 +54,5 @@ func appendHex16(dst []byte, v uint16) []byte {
 	const digits = "0123456789ABCDEF"
 	return append(dst, digits[v>>12], digits[v>>8&15], digits[v>>4&15], digits[v&15])
 }
-
-// unattributed answers a request that belongs to no command.
-func unattributed(code tsm.Code) []byte { return respond("GL", "ER", code, "") }
 
 func isUnattributed(line []byte) bool { return bytes.HasPrefix(line, []byte("GL!ER")) }

@@ -2,6 +2,7 @@ package conductor
 
 import (
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,76 +15,61 @@ const maxText = 8192
 
 const dateTime = "20060102150405"
 
-// splitFields splits parameters at their tildes; CodePTVDFields if the last
-// field is not ended.
-func splitFields(params string) ([]string, tsm.Code) {
-	if params == "" {
-		return nil, tsm.CodeOK
-	}
-	if !strings.HasSuffix(params, "~") {
-		return nil, tsm.CodePTVDFields
-	}
-	return strings.Split(params[:len(params)-1], "~"), tsm.CodeOK
-}
+// maxFields is how many fields a command has at most.
+const maxFields = 8
 
 // fields are decoded parameters, by position.
 type fields struct {
-	numbers []uint32
-	texts   []string
-	octets  [][]byte
 	count   int
+	numbers [maxFields]uint32
+	texts   [maxFields]string // what follows the type letter
 }
 
-// decodeFields decodes parameters as the types want lists, such as "NPNN". An
-// alternative that ends in more fields is tried by the number of fields.
-func decodeFields(params string, wants ...string) (fields, tsm.Code) {
-	raw, code := splitFields(params)
-	if code != tsm.CodeOK {
-		return fields{}, code
+// decode takes parameters as one of the types that wants lists, such as "NPNN".
+// An alternative that ends in more fields is tried by the number of fields.
+func (f *fields) decode(params string, wants ...string) tsm.Code {
+	*f = fields{count: strings.Count(params, "~")}
+	if params != "" && params[len(params)-1] != '~' {
+		return tsm.CodePTVDFields
 	}
-	want, found := "", false
-	for _, w := range wants {
-		if len(w) == len(raw) {
-			want, found = w, true
+	at := slices.IndexFunc(wants, func(w string) bool { return len(w) == f.count })
+	if at < 0 || f.count > maxFields {
+		return tsm.CodePTVDFields
+	}
+	want := wants[at]
+	for i := range f.count {
+		var field string
+		field, params, _ = strings.Cut(params, "~")
+		if field == "" || field[0] != want[i] {
+			return tsm.CodePTVDFieldType
+		}
+		f.texts[i] = field[1:]
+	}
+	for i := range f.count {
+		if !f.valid(i, want[i]) {
+			return tsm.CodePTVDEncoding
 		}
 	}
-	if !found {
-		return fields{}, tsm.CodePTVDFields
-	}
-	for i, f := range raw {
-		if f == "" || f[0] != want[i] {
-			return fields{}, tsm.CodePTVDFieldType
+	for i := range f.count {
+		if want[i] == 'P' && len(f.texts[i]) > maxText {
+			return tsm.CodePTVDRange
 		}
 	}
-	n := len(raw)
-	out := fields{numbers: make([]uint32, n), texts: make([]string, n), octets: make([][]byte, n), count: n}
-	for i, f := range raw {
-		if !out.decode(i, f[0], f[1:]) {
-			return fields{}, tsm.CodePTVDEncoding
-		}
-	}
-	for i := range raw {
-		if len(out.texts[i]) > maxText {
-			return fields{}, tsm.CodePTVDRange
-		}
-	}
-	return out, tsm.CodeOK
+	return tsm.CodeOK
 }
 
-// decode reports whether value is valid for its type.
-func (f *fields) decode(i int, kind byte, value string) bool {
+// valid reports whether field i is valid for its type, and decodes a number.
+func (f *fields) valid(i int, kind byte) bool {
+	value := f.texts[i]
 	switch kind {
 	case 'N':
 		n, err := strconv.ParseUint(value, 10, 32)
 		f.numbers[i] = uint32(n)
-		return err == nil && strconv.FormatUint(n, 10) == value
+		return err == nil && digits(value) && (value[0] != '0' || len(value) == 1)
 	case 'P':
-		f.texts[i] = value
 		return printable(value)
 	case 'H':
-		b, err := hex.DecodeString(value)
-		f.octets[i] = b
-		return err == nil && value != "" && strings.ToUpper(value) == value
+		return value != "" && len(value)%2 == 0 && strings.Trim(value, "0123456789ABCDEF") == ""
 	case 'D':
 		t, err := time.Parse(dateTime, value)
 		return err == nil && t.Format(dateTime) == value
@@ -100,41 +86,62 @@ func printable(s string) bool {
 	return true
 }
 
-// integer reads an H field as a number; it has between low and high octets.
+// octets returns an H field's.
+func (f *fields) octets(i int) []byte {
+	b, err := hex.DecodeString(f.texts[i])
+	if err != nil { // decode has seen that it is hex
+		panic("H field: " + err.Error())
+	}
+	return b
+}
+
+// integer reads an H field as a number; it has between low and high octets, four
+// at most.
 func (f *fields) integer(i, low, high int) (uint32, tsm.Code) {
-	b := f.octets[i]
-	if len(b) < low || len(b) > high {
+	if n := len(f.texts[i]) / 2; n < low || n > high {
 		return 0, tsm.CodePTVDRange
 	}
-	var v uint32
-	for _, c := range b {
-		v = v<<8 | uint32(c)
+	v, err := strconv.ParseUint(f.texts[i], 16, 32)
+	if err != nil {
+		return 0, tsm.CodePTVDRange
 	}
-	return v, tsm.CodeOK
+	return uint32(v), tsm.CodeOK
 }
 
 // payload builds a response's fields.
-type payload struct{ strings.Builder }
+type payload []byte
 
-func (p *payload) number(n uint64) *payload { return p.put('N', strconv.FormatUint(n, 10)) }
-func (p *payload) hex(b []byte) *payload {
-	return p.put('H', strings.ToUpper(hex.EncodeToString(b)))
+func (p *payload) reset() { *p = (*p)[:0] }
+
+func (p *payload) number(n uint64) *payload {
+	*p = append(strconv.AppendUint(append(*p, 'N'), n, 10), '~')
+	return p
 }
-func (p *payload) time(t time.Time) *payload { return p.put('D', t.UTC().Format(dateTime)) }
+
+func (p *payload) hex(b []byte) *payload {
+	const digits = "0123456789ABCDEF"
+	*p = append(*p, 'H')
+	for _, c := range b {
+		*p = append(*p, digits[c>>4], digits[c&15])
+	}
+	*p = append(*p, '~')
+	return p
+}
+
+func (p *payload) time(t time.Time) *payload {
+	*p = append(t.UTC().AppendFormat(append(*p, 'D'), dateTime), '~')
+	return p
+}
 
 // text writes a P field; characters that cannot travel become '?'.
 func (p *payload) text(s string) *payload {
-	return p.put('P', strings.Map(func(c rune) rune {
+	*p = append(*p, 'P')
+	for _, c := range s {
 		if c < ' ' || c > '}' {
-			return '?'
+			c = '?'
 		}
-		return c
-	}, s))
-}
-
-func (p *payload) put(kind byte, value string) *payload {
-	p.WriteByte(kind)
-	p.WriteString(value)
-	p.WriteByte('~')
+		*p = append(*p, byte(c))
+	}
+	*p = append(*p, '~')
 	return p
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+
+	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 )
 
 // Stream answers the commands of one SSH session until the peer is done, is
@@ -31,11 +33,15 @@ func (s *Server) talk(ctx context.Context, name string, p *peer) (err error) {
 			err = nil
 		}
 	}()
-	c := &session{server: s, peer: name}
+	c := newSession(s, name)
+	named := tsm.By(ctx, c.actor.Actor)
 	r := bufio.NewReaderSize(p.stream, 1024)
-	var out []byte
+	var in, out []byte
+	idle := "idle for " + s.cfg.IdleTimeout.String()
+	slow := "a frame took longer than " + s.cfg.FrameTimeout.String()
+	stuck := "the peer did not take a response for " + s.cfg.FrameTimeout.String()
 	for {
-		w.arm(s.cfg.IdleTimeout, "idle for "+s.cfg.IdleTimeout.String())
+		w.arm(s.cfg.IdleTimeout, idle)
 		first, err := r.ReadByte()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -46,18 +52,18 @@ func (s *Server) talk(ctx context.Context, name string, p *peer) (err error) {
 		if !p.begin() {
 			return nil
 		}
-		w.arm(s.cfg.FrameTimeout, "a frame took longer than "+s.cfg.FrameTimeout.String())
-		f, err := readFrame(first, r)
+		w.arm(s.cfg.FrameTimeout, slow)
+		f, err := readFrame(first, r, &in)
 		if err != nil {
 			return err
 		}
 		w.disarm() // the module takes the time it takes
-		line := c.answer(ctx, f.line)
+		line := c.answer(named, f.line)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		out = appendFrame(out[:0], f.prefix, line, s.settings().RawErrors)
-		w.arm(s.cfg.FrameTimeout, "the peer did not take a response for "+s.cfg.FrameTimeout.String())
+		out = appendFrame(out[:0], f.prefix, line, c.settings.RawErrors)
+		w.arm(s.cfg.FrameTimeout, stuck)
 		if _, err := p.stream.Write(out); err != nil {
 			return err
 		}

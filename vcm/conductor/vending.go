@@ -7,9 +7,6 @@ import (
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 )
 
-// actor names the peer in the audit log.
-func (c *session) actor() tsm.Request { return tsm.Request{Actor: "conductor " + c.peer} }
-
 // amount reads the amount field: two octets, or three for currency.
 func amount(f *fields, i, subclass int) (uint32, error) {
 	low, high := 2, 2
@@ -34,7 +31,7 @@ func small(n uint32) int { return int(min(n, 1<<20)) }
 
 func vendCredit(ctx context.Context, c *session, f *fields, out *payload) error {
 	in := tsm.CreditInput{
-		Request: c.actor(), Register: register(f.numbers[0]), PAN: f.texts[1], TI: small(f.numbers[2]),
+		Request: c.actor, Register: register(f.numbers[0]), PAN: f.texts[1], TI: small(f.numbers[2]),
 		EA: small(f.numbers[3]), TCT: small(f.numbers[4]), SubClass: small(f.numbers[5]),
 	}
 	var err error
@@ -50,7 +47,7 @@ func vendCredit(ctx context.Context, c *session, f *fields, out *payload) error 
 		if err != nil {
 			return err
 		}
-		out.Reset()
+		out.reset()
 		out.text(issued.Hex).text(issued.Dec)
 		return nil
 	})
@@ -58,7 +55,7 @@ func vendCredit(ctx context.Context, c *session, f *fields, out *payload) error 
 
 func vendManagement(ctx context.Context, c *session, f *fields, out *payload) error {
 	in := tsm.ManagementInput{
-		Request: c.actor(), Register: register(f.numbers[0]), PAN: f.texts[1], TI: small(f.numbers[2]),
+		Request: c.actor, Register: register(f.numbers[0]), PAN: f.texts[1], TI: small(f.numbers[2]),
 		EA: small(f.numbers[3]), TCT: small(f.numbers[4]), SubClass: small(f.numbers[5]),
 	}
 	value, err := ranged(f.integer(6, 2, 2))
@@ -75,7 +72,7 @@ func vendManagement(ctx context.Context, c *session, f *fields, out *payload) er
 		if err != nil {
 			return err
 		}
-		out.Reset()
+		out.reset()
 		out.text(issued.Hex).text(issued.Dec)
 		return nil
 	})
@@ -83,7 +80,7 @@ func vendManagement(ctx context.Context, c *session, f *fields, out *payload) er
 
 func vendKeyChange(ctx context.Context, c *session, f *fields, out *payload) error {
 	in := tsm.KeyChangeInput{
-		Request: c.actor(), RegisterOld: register(f.numbers[0]), RegisterNew: register(f.numbers[1]), PAN: f.texts[2],
+		Request: c.actor, RegisterOld: register(f.numbers[0]), RegisterNew: register(f.numbers[1]), PAN: f.texts[2],
 		TIOld: small(f.numbers[3]), EA: small(f.numbers[4]), TCT: small(f.numbers[5]), TINew: small(f.numbers[6]),
 		NumTokens: small(f.numbers[7]),
 	}
@@ -102,7 +99,7 @@ func vendKeyChange(ctx context.Context, c *session, f *fields, out *payload) err
 		if set.Rollover {
 			rollover = 1
 		}
-		out.Reset()
+		out.reset()
 		out.number(rollover).number(uint64(len(set.Tokens))).text(hex).text(dec)
 		return nil
 	})
@@ -119,7 +116,7 @@ func verifyToken(ctx context.Context, c *session, f *fields, out *payload) error
 		if err != nil {
 			return err
 		}
-		out.Reset()
+		out.reset()
 		verified(v, out)
 		return nil
 	})
