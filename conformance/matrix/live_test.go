@@ -3,7 +3,9 @@ package matrix_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +25,15 @@ func TestMain(m *testing.M) { os.Exit(binaries.Main(m)) }
 // tenant's VCM and one that has really expired.
 func TestLiveVCM(t *testing.T) {
 	t.Parallel()
+	for name, testMode := range map[string]bool{"vending": false, "CTS mode": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			live(t, testMode)
+		})
+	}
+}
+
+func live(t *testing.T, testMode bool) {
 	var groups []rig.SupplyGroup
 	for _, g := range matrix.Groups() {
 		flags := []string{"--ktc", g.KTC, "--sbm", g.SBM}
@@ -31,7 +42,14 @@ func TestLiveVCM(t *testing.T) {
 		}
 		groups = append(groups, rig.SupplyGroup{SGC: g.SGC, DKG: "04", Name: "Group " + g.SGC, Flags: flags})
 	}
-	r, v := binaries.Full(t, rig.Plan{Name: "matrix", Groups: groups})
+	r := binaries.New(t)
+	if testMode {
+		r.UnitFlags = []string{"--cts"}
+	}
+	v, err := r.Full(t.Context(), rig.Plan{Name: "matrix", Groups: groups})
+	if err != nil {
+		t.Fatal(err)
+	}
 	const password = "Battery-staple-2"
 	tool := func(args ...string) {
 		t.Helper()
@@ -83,7 +101,7 @@ func TestLiveVCM(t *testing.T) {
 			_, err := c.API.Client_().Call(ctx, method, args, result)
 			return err
 		},
-		User: signIn(matrix.UserName), Bare: signIn("bare"), Expired: expired, Foreign: stranger.Token, Password: password,
+		User: signIn(matrix.UserName), Bare: signIn("bare"), Expired: expired, Foreign: stranger.Token, Password: password, TestMode: testMode,
 	}
 	issued, err := c.API.IssueCreditToken(t.Context(), matrix.OthersMessage, signIn("other"), matrix.ValidMeter(), 0, 1, 0, 0)
 	if err != nil {
@@ -96,4 +114,68 @@ func TestLiveVCM(t *testing.T) {
 		t.Error(what)
 	}
 	t.Logf("%d calls", calls)
+	status(t, c, target.User)
+	if testMode {
+		resets(t, r)
+	}
+}
+
+// resets looks for the entry of a reset of identifiers in the log.
+func resets(t *testing.T, r *rig.Rig) {
+	t.Helper()
+	dir := r.Mail("log")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Run(t.Context(), rig.Tenant, "hsmadmin", "vcm", "logs", "export", "--outdir", dir); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%d files: %v", len(files), err)
+	}
+	said, err := r.Run(t.Context(), rig.Tenant, "hsmadmin", "vcm", "logs", "verify", "--print", files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(said, " tid.reset local:any 6007* message=m-1 meters=1") {
+		t.Errorf("the log does not tell that identifiers were reset:\n%s", said)
+	}
+}
+
+// status looks for each key that a live server of the product gives; those about
+// the date when vending ends come with a licence that names one.
+func status(t *testing.T, c *vending.Client, token string) {
+	t.Helper()
+	counter := func() int {
+		t.Helper()
+		got, err := c.API.GetStatus(t.Context(), "status", token)
+		if err != nil || len(got) != 1 {
+			t.Fatalf("%v, %v", got, err)
+		}
+		for _, name := range []string{
+			"ApiType", "Counter", "FirmwareId", "HardwareId", "ModuleId", "SerialNumber", "TxCounter", "port.Class", "port.Logical", "port.Physical", "port.Uri",
+			"smcq.Nonce", "smpd.AcMode", "smpd.CertMode", "smpd.FwApi", "smpd.FwBinary", "smpd.FwVer", "smpd.HwFamily", "smpd.Tps", "smqd.WindowSize",
+			"smqd.ex.RtcDriftSeconds", "smqd.ex.RtcTimeLocal", "smqd.ex.RtcTimeUtc", "smqi.FirmwareHashHex", "smqi.IdSm", "smud.Uid",
+		} {
+			if got[0].Info[name] == "" {
+				t.Errorf("the status has no %s", name)
+			}
+		}
+		if tps, err := strconv.Atoi(got[0].Info["smpd.Tps"]); err != nil || tps < 1 {
+			t.Errorf("smpd.Tps is %q", got[0].Info["smpd.Tps"])
+		}
+		n, err := strconv.Atoi(got[0].Info["Counter"])
+		if err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	before := counter()
+	if _, err := c.API.IssueCreditToken(t.Context(), "counted", token, matrix.ValidMeter(), 0, 1, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if after := counter(); after <= before {
+		t.Errorf("the counter of operations went from %d to %d", before, after)
+	}
 }

@@ -140,7 +140,7 @@ func Methods(testMode bool) []Method {
 		{
 			Name: "ctsResetTidList", Token: true, Answer: "EService.Disabled",
 			Valid: func(_ *Target, token string) thrift.TStruct {
-				return &prismtoken1.TokenApiCtsResetTidListArgs{MessageId: "m-1", AccessToken: token, PanPattern: "0*"}
+				return &prismtoken1.TokenApiCtsResetTidListArgs{MessageId: "m-1", AccessToken: token, PanPattern: "6007*"}
 			},
 			Result: func() Result { return &prismtoken1.TokenApiCtsResetTidListResult{} },
 			Free:   off("messageId", "panPattern"),
