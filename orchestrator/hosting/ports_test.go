@@ -2,6 +2,8 @@ package hosting_test
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -187,7 +189,7 @@ func TestConductorPortMoves(t *testing.T) {
 func TestUnitsShareANetwork(t *testing.T) {
 	t.Parallel()
 	first, second := newRig(t), newRig(t)
-	n, err := network.DefaultNetwork("127.79.4.4/30", "")
+	n, err := network.DefaultNetwork(fmt.Sprintf("127.79.%d.%d/30", rand.IntN(256), 4*rand.IntN(64)), "")
 	if err != nil {
 		t.Fatal(err)
 	}

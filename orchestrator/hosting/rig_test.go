@@ -124,7 +124,7 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.launcher.Close() })
-	n, err := network.DefaultNetwork("127.77.0.0/16", t.Name())
+	n, err := network.DefaultNetwork("127.77.0.0/16", uuid.NewString())
 	if err != nil {
 		t.Fatal(err)
 	}
