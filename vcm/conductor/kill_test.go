@@ -93,7 +93,7 @@ func serveChild(dir string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	if err := conductor.Serve(ctx, l, conductor.Config{Module: m}); err != nil {
+	if err := conductor.New(conductor.Config{Module: m}).Serve(ctx, l); err != nil {
 		return err
 	}
 	return s.Close()

@@ -82,6 +82,7 @@ type rig struct {
 	clock   *clock.Fake
 	module  *tsm.Module
 	kmc     *kmc.KMC
+	server  *conductor.Server
 	address string
 	stop    func()
 }
@@ -136,7 +137,8 @@ func (r *rig) serve(change func(*conductor.Config)) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- conductor.Serve(ctx, l, cfg) }()
+	r.server = conductor.New(cfg)
+	go func() { done <- r.server.Serve(ctx, l) }()
 	r.address = l.Addr().String()
 	var once sync.Once
 	r.stop = func() {

@@ -121,9 +121,6 @@ func (s *Server) settings() Settings {
 	return s.cfg.Settings
 }
 
-// Serve answers connections on l until ctx ends; see Server.Serve.
-func Serve(ctx context.Context, l net.Listener, cfg Config) error { return New(cfg).Serve(ctx, l) }
-
 // Serve answers connections on l until ctx ends, then closes l and every
 // connection and returns nil when all are gone. The module is not touched: a
 // server with other settings may follow on another listener.

@@ -141,30 +141,44 @@ func (v *slowVault) View(ctx context.Context, fn func(tsm.Tx) error) error {
 	return v.memory.View(ctx, fn)
 }
 
-// A socket that floods the module does not keep another one out.
+// Sockets take turns: however much each of them has sent ahead, a command waits
+// for about one of every other socket. That it does wait for those shows that the
+// measure sees the queue.
 func TestFairness(t *testing.T) {
 	t.Parallel()
-	vault := &slowVault{memory: newMemory(), moment: 2 * time.Millisecond}
-	r := newRig(t, option{vault: vault, server: func(c *conductor.Config) { c.InFlight = 1 }})
-	flood := r.dial()
-	var reading sync.WaitGroup
-	reading.Go(func() { _, _ = io.Copy(io.Discard, flood) })
-	if _, err := flood.Write(bytes.Repeat(frameOf("SM?DI"), 500)); err != nil {
-		t.Fatal(err)
-	}
-	quiet := r.dial()
-	for range 5 {
-		before := vault.views.Load()
-		quiet.exchange(frameOf("SM?DI"))
-		if waited := vault.views.Load() - before; waited > 5 {
-			t.Errorf("%d commands went before the quiet socket's one", waited)
+	for _, floods := range []int{1, 20} {
+		vault := &slowVault{memory: newMemory(), moment: 2 * time.Millisecond}
+		r := newRig(t, option{vault: vault, server: func(c *conductor.Config) { c.InFlight = 1 }})
+		var reading sync.WaitGroup
+		var flooding []*conn
+		for range floods {
+			flood := r.dial()
+			flooding = append(flooding, flood)
+			reading.Go(func() { _, _ = io.Copy(io.Discard, flood) })
+			if _, err := flood.Write(bytes.Repeat(frameOf("SM?DI"), 500)); err != nil {
+				t.Fatal(err)
+			}
 		}
+		await(t, func() bool { return r.server.Status().Commands > uint64(2*floods) })
+		quiet := r.dial()
+		var waited int64
+		const commands = 5
+		for range commands {
+			before := vault.views.Load()
+			quiet.exchange(frameOf("SM?DI"))
+			waited += vault.views.Load() - before
+		}
+		if most, least := int64(commands*(2*floods+3)), int64(commands*floods/2); waited > most || waited < least {
+			t.Errorf("%d commands of %d other sockets went before %d of the quiet socket, not %d to %d", waited, floods, commands, least, most)
+		}
+		if done := vault.views.Load(); done > int64(400*floods) {
+			t.Errorf("the flood was over (%d): this test showed nothing", done)
+		}
+		for _, flood := range flooding {
+			_ = flood.Close()
+		}
+		reading.Wait()
 	}
-	if done := vault.views.Load(); done > 400 {
-		t.Errorf("the flood was over (%d): this test showed nothing", done)
-	}
-	_ = flood.Close()
-	reading.Wait()
 }
 
 // A peer is not dropped for the time that the module takes.
@@ -246,7 +260,7 @@ func TestServeEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- conductor.Serve(context.Background(), l, conductor.Config{Module: r.module}) }()
+	go func() { done <- conductor.New(conductor.Config{Module: r.module}).Serve(context.Background(), l) }()
 	_ = l.Close()
 	if err := <-done; err == nil {
 		t.Error("a closed listener went unnoticed")
