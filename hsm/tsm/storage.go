@@ -41,7 +41,9 @@ func SecretKeys() []string { return []string{keyIdentity, "slot/", "reg/"} }
 
 func slotKey(n int) []byte     { return fmt.Appendf(nil, "slot/%d", n) }
 func registerKey(n int) []byte { return appendDigits([]byte("reg/"), n, 3) }
-func limitKey(n int) []byte    { return appendDigits([]byte(prefixLimit), n, 3) }
+func limitKey(n int) []byte {
+	return appendDigits(append(make([]byte, 0, len(prefixLimit)+4), prefixLimit...), n, 3)
+}
 
 // appendDigits appends n with at least width digits. Every vend makes some keys,
 // for which fmt is slow.

@@ -351,16 +351,15 @@ func (v *vend) record(tx Tx, r Request, kind, pan string, k *vendKey, out Issued
 		return nil
 	}
 	digest := sha256.Sum256([]byte(out.Dec))
-	d := make(map[string]string, 12)
-	d["register"], d["sgc"], d["krn"] = strconv.Itoa(k.register), string(appendDigits(nil, k.attr.SGC, 6)), strconv.Itoa(k.attr.KRN)
-	d["ea"], d["tokenSha256"] = strconv.Itoa(int(v.ea)), hex.EncodeToString(digest[:])
-	for _, m := range more {
-		d[m[0]] = m[1]
-	}
+	d := append(make([][2]string, 0, 9),
+		[2]string{"register", strconv.Itoa(k.register)}, [2]string{"sgc", string(appendDigits(nil, k.attr.SGC, 6))},
+		[2]string{"krn", strconv.Itoa(k.attr.KRN)}, [2]string{"ea", strconv.Itoa(int(v.ea))},
+		[2]string{"tokenSha256", hex.EncodeToString(digest[:])})
+	d = append(d, more...)
 	if r.Note[0] != "" {
-		d[r.Note[0]] = r.Note[1]
+		d = append(d, r.Note)
 	}
-	return v.m.audit(tx, Event{Kind: kind, Actor: r.Actor, Subject: pan, Detail: d})
+	return v.m.audit(tx, Event{Kind: kind, Actor: r.Actor, Subject: pan, Pairs: d})
 }
 
 func tidText(tid uint32) string {

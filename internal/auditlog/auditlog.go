@@ -16,8 +16,11 @@ package auditlog
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
@@ -26,7 +29,7 @@ import (
 const CheckpointEvery = 256
 
 // Bucket is where a log lives, as its owner's transaction sees it. Get returns
-// (nil, nil) when the key is absent.
+// (nil, nil) when the key is absent. Put keeps neither slice.
 type Bucket interface {
 	Get(key []byte) ([]byte, error)
 	Put(key, value []byte) error
@@ -48,6 +51,7 @@ type Log struct {
 	key         ed25519.PrivateKey
 	certificate string
 	grown       chan struct{}
+	buffers     sync.Pool // of *[]byte, for what is put
 }
 
 // New returns the log of cfg. It reads nothing.
@@ -92,21 +96,24 @@ func (l *Log) Append(b Bucket, e Entry) (seq uint64, err error) {
 		return 0, err
 	}
 	seq = st.size
-	line, err := Record{Seq: seq, Entry: e}.Marshal()
+	buf := l.buffer()
+	defer l.buffers.Put(buf)
+	leaf, err := Record{Seq: seq, Entry: e}.append(append((*buf)[:0], leafPrefix...))
 	if err != nil {
 		return 0, err
 	}
-	if err := b.Put(entryKey(seq), line); err != nil {
+	*buf = leaf
+	if err := b.Put(entryKey(seq), leaf[len(leafPrefix):]); err != nil {
 		return 0, err
 	}
-	st.frontier = push(st.frontier, st.size, leafHash(line))
+	st.frontier = push(st.frontier, st.size, sha256.Sum256(leaf))
 	st.size++
 	if st.size-st.checked >= CheckpointEvery {
 		if err := l.storeCheckpoint(b, &st); err != nil {
 			return 0, err
 		}
 	}
-	if err := st.save(b); err != nil {
+	if err := st.save(b, buf); err != nil {
 		return 0, err
 	}
 	select {
@@ -127,7 +134,7 @@ func (l *Log) Checkpoint(b Bucket) (text string, err error) {
 		if err := l.storeCheckpoint(b, &st); err != nil {
 			return "", err
 		}
-		if err := st.save(b); err != nil {
+		if err := st.save(b, new([]byte)); err != nil {
 			return "", err
 		}
 	}
@@ -239,9 +246,16 @@ func loadStateIn(b Bucket, space []hash) (st state, err error) {
 	return st, nil
 }
 
-func (st state) save(b Bucket) error {
-	p := make([]byte, 0, 33+(len(st.frontier)+len(st.expired))*hashSize)
-	p = append(p, stateVersion)
+func (l *Log) buffer() *[]byte {
+	if buf, ok := l.buffers.Get().(*[]byte); ok {
+		return buf
+	}
+	return new([]byte)
+}
+
+// save puts the state, by way of buf.
+func (st *state) save(b Bucket, buf *[]byte) error {
+	p := append(slices.Grow((*buf)[:0], 33+(len(st.frontier)+len(st.expired))*hashSize), stateVersion)
 	for _, v := range []uint64{st.size, st.first, st.exported, st.checked} {
 		p = binary.BigEndian.AppendUint64(p, v)
 	}
@@ -251,5 +265,6 @@ func (st state) save(b Bucket) error {
 	for _, h := range st.expired {
 		p = append(p, h[:]...)
 	}
+	*buf = p
 	return b.Put(stateKey, p)
 }

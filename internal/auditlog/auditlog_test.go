@@ -104,6 +104,22 @@ func TestRootsOfReferenceTrees(t *testing.T) {
 	}
 }
 
+func TestPairsAreDetail(t *testing.T) {
+	t.Parallel()
+	e := Entry{Time: time.Unix(1, 0), Kind: "k", Detail: map[string]string{"b": "2"}, Pairs: [][2]string{{"c", "3"}, {"a", "1"}}}
+	line, err := Record{Entry: e}.Marshal()
+	if err != nil || !strings.HasSuffix(string(line), " a=1 b=2 c=3") {
+		t.Errorf("%s, %v", line, err)
+	}
+	if r, err := ParseRecord(line); err != nil || len(r.Detail) != 3 || r.Pairs != nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	e.Pairs = append(e.Pairs, [2]string{"b", "4"})
+	if _, err := (Record{Entry: e}).Marshal(); !errkind.Is(err, errkind.Invalid) {
+		t.Errorf("a name twice: %v", err)
+	}
+}
+
 func TestExportsChainAndEntriesProve(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

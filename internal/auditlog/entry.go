@@ -22,6 +22,9 @@ type Entry struct {
 	Actor   string            // who did it
 	Subject string            // to what
 	Detail  map[string]string // the rest; never a secret
+	// Pairs are names and values besides those of Detail, where a map would cost
+	// too much. What is read back is all in Detail.
+	Pairs [][2]string
 }
 
 // Record is an entry with its place in the log.
@@ -36,28 +39,34 @@ type Record struct {
 //
 // Names are sorted. Bytes that are not graphic ASCII, and % and =, are written
 // as %XX; an empty string is "-", a lone "-" is "%2D".
-func (r Record) Marshal() ([]byte, error) {
+func (r Record) Marshal() ([]byte, error) { return r.append(make([]byte, 0, 320)) }
+
+func (r Record) append(p []byte) ([]byte, error) {
 	if r.Kind == "" || r.Time.Year() < 1 || r.Time.Year() > 9999 {
 		return nil, errkind.Errorf(errkind.Invalid, "a log entry needs a kind and a time between the years 1 and 9999")
 	}
-	p := strconv.AppendUint(make([]byte, 0, 320), r.Seq, 10)
+	start := len(p)
+	p = strconv.AppendUint(p, r.Seq, 10)
 	p = append(p, ' ')
 	p = r.Time.UTC().AppendFormat(p, timeLayout)
 	for _, s := range []string{r.Kind, r.Actor, r.Subject} {
 		p = appendWord(append(p, ' '), s)
 	}
-	var few [16]string
-	names := few[:0]
-	for name := range r.Detail {
-		names = append(names, name)
+	var few [16][2]string
+	pairs := append(few[:0], r.Pairs...)
+	for name, value := range r.Detail {
+		pairs = append(pairs, [2]string{name, value})
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		p = appendWord(append(p, ' '), name)
-		p = appendWord(append(p, '='), r.Detail[name])
+	slices.SortFunc(pairs, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
+	for i, pair := range pairs {
+		if i > 0 && pair[0] == pairs[i-1][0] {
+			return nil, errkind.Errorf(errkind.Invalid, "log entry %s has %s twice", r.Kind, pair[0])
+		}
+		p = appendWord(append(p, ' '), pair[0])
+		p = appendWord(append(p, '='), pair[1])
 	}
-	if len(p) > MaxLine {
-		return nil, errkind.Errorf(errkind.Invalid, "log entry %s has %d bytes, at most %d are possible", r.Kind, len(p), MaxLine)
+	if n := len(p) - start; n > MaxLine {
+		return nil, errkind.Errorf(errkind.Invalid, "log entry %s has %d bytes, at most %d are possible", r.Kind, n, MaxLine)
 	}
 	return p, nil
 }

@@ -85,7 +85,7 @@ func (l *Log) Export(b Bucket, from uint64, saved bool, maxBytes int) (Export, e
 	out.Text = fmt.Appendf(nil, "%s\n%s\n%s", head, lines.Bytes(), l.sign(next, root(f)))
 	if next > st.exported {
 		st.exported = next
-		if err := st.save(b); err != nil {
+		if err := st.save(b, new([]byte)); err != nil {
 			return Export{}, err
 		}
 	}
@@ -116,7 +116,7 @@ func (l *Log) Expire(b Bucket, seq uint64) (removed int, err error) {
 		}
 		removed++
 	}
-	return removed, st.save(b)
+	return removed, st.save(b, new([]byte))
 }
 
 // Prove returns a proof, as text, that the entry seq is in the log:

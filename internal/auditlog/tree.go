@@ -12,12 +12,12 @@ const hashSize = sha256.Size
 
 type hash = [hashSize]byte
 
+// leafPrefix comes before a leaf when it is hashed.
+const leafPrefix = "\x00"
+
 // leafHash and nodeHash are RFC 6962, section 2.1.
 func leafHash(line []byte) hash {
-	h := sha256.New()
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write(line)
-	return hash(h.Sum(nil))
+	return sha256.Sum256(append(append(make([]byte, 0, len(leafPrefix)+len(line)), leafPrefix...), line...))
 }
 
 func nodeHash(left, right hash) hash {

@@ -118,6 +118,18 @@ func (k *Key) Seal(dst, plaintext, place []byte) []byte {
 
 // Open appends the plaintext of box to dst. The error is of kind Integrity.
 func (k *Key) Open(dst, box, place []byte) ([]byte, error) {
+	return k.open(dst, box, place)
+}
+
+// OpenInPlace returns the plaintext of box, which it overwrites.
+func (k *Key) OpenInPlace(box, place []byte) ([]byte, error) {
+	if len(box) < Overhead {
+		return k.open(nil, box, place)
+	}
+	return k.open(box[1+nonceSize:1+nonceSize], box, place)
+}
+
+func (k *Key) open(dst, box, place []byte) ([]byte, error) {
 	if len(box) < Overhead || box[0] != version {
 		return nil, errkind.Errorf(errkind.Integrity, "sealed value is truncated or of an unknown version")
 	}

@@ -49,6 +49,15 @@ func TestBoxOpensOnlyWhereItBelongs(t *testing.T) {
 		if _, err := k.Open(nil, bad, place); !errkind.Is(err, errkind.Integrity) {
 			t.Errorf("bit flipped in byte %d: %v", i, err)
 		}
+		if _, err := k.OpenInPlace(bad, place); !errkind.Is(err, errkind.Integrity) {
+			t.Errorf("bit flipped in byte %d, in place: %v", i, err)
+		}
+	}
+	if _, err := k.OpenInPlace(bytes.Clone(box[:Overhead-1]), place); !errkind.Is(err, errkind.Integrity) {
+		t.Errorf("truncated, in place: %v", err)
+	}
+	if got, err := k.OpenInPlace(bytes.Clone(box), place); err != nil || string(got) != "tessera" {
+		t.Errorf("OpenInPlace = %q, %v", got, err)
 	}
 }
 

@@ -7,6 +7,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,8 +103,8 @@ type Bucket struct{ b *bolt.Bucket }
 // Get returns the value, or (nil, nil) where there is none.
 func (b Bucket) Get(key []byte) ([]byte, error) { return b.b.Get(key), nil }
 
-// Put stores the value.
-func (b Bucket) Put(key, value []byte) error { return b.b.Put(key, value) }
+// Put stores a copy of the value.
+func (b Bucket) Put(key, value []byte) error { return b.b.Put(key, bytes.Clone(value)) }
 
 // Delete removes the value.
 func (b Bucket) Delete(key []byte) error { return b.b.Delete(key) }

@@ -19,7 +19,8 @@ type progress struct {
 	calls map[string]*openCalls // by caller and message id
 }
 
-// openCalls are calls with one message id; ended is closed with the last of them.
+// openCalls are calls with one message id; ended, if anybody waits, is closed with
+// the last of them.
 type openCalls struct {
 	n     int
 	ended chan struct{}
@@ -27,8 +28,8 @@ type openCalls struct {
 
 func progressKey(c Caller, messageID string) string { return string(c.key('c')) + messageID }
 
-// Begin notes that a call may issue from now on. The caller calls end once it has,
-// or has not: until then Fetch of its result waits.
+// Begin notes that a call may issue from now on. The caller calls end, once, when it
+// has, or has not: until then Fetch of its result waits.
 func (s *Service) Begin(c Caller, messageID string) (end func()) {
 	p, key := &s.progress, progressKey(c, messageID)
 	p.mu.Lock()
@@ -38,32 +39,40 @@ func (s *Service) Begin(c Caller, messageID string) (end func()) {
 	}
 	o := p.calls[key]
 	if o == nil {
-		o = &openCalls{ended: make(chan struct{})}
+		o = new(openCalls)
 		p.calls[key] = o
 	}
 	o.n++
-	return sync.OnceFunc(func() {
+	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if o.n--; o.n == 0 {
-			delete(p.calls, key)
+		if o.n--; o.n > 0 {
+			return
+		}
+		delete(p.calls, key)
+		if o.ended != nil {
 			close(o.ended)
 		}
-	})
+	}
 }
 
 // wait returns once no call with that message id is in progress.
 func (p *progress) wait(ctx context.Context, c Caller, messageID string) error {
 	p.mu.Lock()
 	o := p.calls[progressKey(c, messageID)]
-	p.mu.Unlock()
 	if o == nil {
+		p.mu.Unlock()
 		return nil
 	}
+	if o.ended == nil {
+		o.ended = make(chan struct{})
+	}
+	ended := o.ended
+	p.mu.Unlock()
 	timer := time.NewTimer(fetchPatience)
 	defer timer.Stop()
 	select {
-	case <-o.ended:
+	case <-ended:
 		return nil
 	case <-ctx.Done():
 		return errkind.Errorf(errkind.Unavailable, "the service is stopping")

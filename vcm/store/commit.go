@@ -23,16 +23,33 @@ type request struct {
 	fn     func(*Tx) error
 	shrink bool
 
-	wake     chan struct{} // closed once the outcome is there; nil: this caller leads
+	wake     chan struct{} // has a value once the outcome is there
 	err      error
 	panicked *panicked
 }
 
 type panicked struct{ value any }
 
-// update queues r. The first caller commits; those that come meanwhile form the
-// next batch.
-func (s *Store) update(ctx context.Context, r *request) error {
+// update queues a request. The first caller commits; those that come meanwhile
+// form the next batch.
+func (s *Store) update(ctx context.Context, fn func(*Tx) error, shrink bool) error {
+	r, _ := s.requests.Get().(*request)
+	if r == nil {
+		r = &request{wake: make(chan struct{}, 1)}
+	}
+	r.fn, r.shrink = fn, shrink
+	err := s.outcome(ctx, r)
+	panicked := r.panicked
+	*r = request{wake: r.wake}
+	s.requests.Put(r)
+	if panicked != nil {
+		panic(panicked.value)
+	}
+	return err
+}
+
+// outcome commits r, or waits until another has. Nobody else uses r afterwards.
+func (s *Store) outcome(ctx context.Context, r *request) error {
 	s.mu.Lock()
 	switch {
 	case s.closed:
@@ -44,9 +61,6 @@ func (s *Store) update(ctx context.Context, r *request) error {
 	}
 	lead := !s.leading
 	s.leading = true
-	if !lead {
-		r.wake = make(chan struct{})
-	}
 	s.queue = append(s.queue, r)
 	s.mu.Unlock()
 
@@ -61,9 +75,6 @@ func (s *Store) update(ctx context.Context, r *request) error {
 			}
 			<-r.wake
 		}
-	}
-	if r.panicked != nil {
-		panic(r.panicked.value)
 	}
 	return r.err
 }
@@ -118,7 +129,7 @@ func (s *Store) round(own *request) bool {
 	}
 	for _, q := range all {
 		if q != own {
-			close(q.wake)
+			q.wake <- struct{}{} // and do not look at q again
 		}
 	}
 	if failed == nil && s.wasteful() {

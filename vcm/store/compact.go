@@ -105,7 +105,7 @@ func (s *Store) copyTo(l *logFile, names []string) (places []uint64, err error) 
 		w.out = w.out[:0]
 		return nil
 	}
-	from := &Tx{key: s.key, log: s.log}
+	from := &Tx{key: s.key, log: s.log, passing: true}
 	for _, name := range names {
 		b := s.batch.index.buckets[name]
 		b.scan(nil, func(it *item) bool {

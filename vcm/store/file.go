@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -131,8 +132,8 @@ func (l *logFile) append(w *writer, step int64) error {
 }
 
 // record reads the record at off; ok is false if there is none that opens.
-// The body is appended to dst.
-func (l *logFile) record(key *sealed.Key, off int64, dst []byte) (h recordHeader, t tag, body []byte, ok bool, err error) {
+// The body is in space if that is large enough.
+func (l *logFile) record(key *sealed.Key, off int64, space []byte) (h recordHeader, t tag, body []byte, ok bool, err error) {
 	var head [recordHead]byte
 	n, err := l.f.ReadAt(head[:], off)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -141,18 +142,18 @@ func (l *logFile) record(key *sealed.Key, off int64, dst []byte) (h recordHeader
 	if h, ok = parseRecordHeader(head[:n]); !ok {
 		return h, t, nil, false, nil
 	}
-	box := make([]byte, h.length)
+	box := slices.Grow(space[:0], int(h.length))[:h.length]
 	if n, err := l.f.ReadAt(box, off+recordHead); n < len(box) {
 		if errors.Is(err, io.EOF) {
 			return h, t, nil, false, nil
 		}
 		return h, t, nil, false, errkind.Errorf(errkind.Internal, "read the store: %w", err)
 	}
-	body, err = key.Open(dst, box, associated(nil, l.id, off, head[:]))
+	copy(t[:], box[len(box)-tagSize:])
+	body, err = key.OpenInPlace(box, associated(nil, l.id, off, head[:]))
 	if err != nil {
 		return h, t, nil, false, nil
 	}
-	copy(t[:], box[len(box)-tagSize:])
 	return h, t, body, true, nil
 }
 

@@ -125,6 +125,8 @@ type Store struct {
 	// spare is the other file, for the next compaction; nil while readers use it.
 	spare atomic.Pointer[os.File]
 
+	requests sync.Pool // those not in use
+
 	// These belong to the leader.
 	writer writer
 	retry  int64 // length of the log from which compaction is tried again
@@ -281,13 +283,13 @@ func (s *Store) View(ctx context.Context, fn func(*Tx) error) error {
 // again; an error from fn undoes fn's writes only and is returned. If ctx ends
 // before fn has begun, fn is not run; after that the outcome is waited for.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
-	return s.update(ctx, &request{fn: fn})
+	return s.update(ctx, fn, false)
 }
 
 // Shrink is Update for transactions that free space (deletions, compaction):
 // it is allowed also when the store is over its quota.
 func (s *Store) Shrink(ctx context.Context, fn func(*Tx) error) error {
-	return s.update(ctx, &request{fn: fn, shrink: true})
+	return s.update(ctx, fn, true)
 }
 
 // Close waits for the updates in progress, raises the counter to the last

@@ -20,6 +20,7 @@ type Tx struct {
 	// record is the one whose values were read last.
 	record    []byte
 	recordOff int64
+	passing   bool // values are used before the next one is read
 }
 
 // Bucket is a transaction's view of one bucket.
@@ -84,7 +85,11 @@ func (tx *Tx) value(it *item) ([]byte, error) {
 	}
 	off, inner := int64(it.at>>innerBits), int(it.at&(1<<innerBits-1))
 	if tx.record == nil || tx.recordOff != off {
-		_, _, body, ok, err := tx.log.record(tx.key, off, nil)
+		var space []byte
+		if tx.passing {
+			space = tx.record
+		}
+		_, _, body, ok, err := tx.log.record(tx.key, off, space)
 		if err != nil {
 			return nil, err
 		}
