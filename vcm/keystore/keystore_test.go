@@ -172,7 +172,7 @@ func TestOperatorSteps(t *testing.T) {
 	_, err = r.LoadAll(ctx, admin, name, 1)
 	wantError(t, "load without a file", err, errkind.NotFound, "no key load file")
 	_, err = r.UploadKLF(ctx, admin, "Dear operator, no file today")
-	wantError(t, "no file", err, errkind.Invalid, "not a key load file")
+	wantError(t, "no file", err, errkind.Invalid, "cannot be read as a key load file")
 
 	answer := must(r.kmc.Answer(request, r.clock.Now()))(t).Text
 	if c := must(r.UploadKLF(ctx, admin, "Dear operator,\n\n"+answer+"\nRegards"))(t); c.State != "LOADING" || c.InFile != 3 || c.Loaded != 0 {

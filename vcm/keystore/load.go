@@ -58,7 +58,7 @@ func notKLF(err error) error {
 	case errkind.Refused, errkind.Integrity:
 		return err
 	default:
-		return errkind.Errorf(errkind.Invalid, "this is not a key load file: %w", err)
+		return errkind.Errorf(errkind.Invalid, "this cannot be read as a key load file: %w", err)
 	}
 }
 
