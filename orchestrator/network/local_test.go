@@ -18,19 +18,23 @@ import (
 )
 
 // hostMark makes the test binary a host of its own: it runs in a network
-// namespace and is root there, whoever runs the test.
-const hostMark = "network-test-host"
+// namespace and is root there, whoever runs the test. nobodyMark makes it somebody
+// without privilege.
+const (
+	hostMark   = "network-test-host"
+	nobodyMark = "network-test-nobody"
+)
 
 func TestMain(m *testing.M) {
-	if os.Args[0] == hostMark {
-		if err := beHost(); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		fmt.Println("ok")
-		os.Exit(0)
+	be, ok := map[string]func() error{hostMark: beHost, nobodyMark: beNobody}[os.Args[0]]
+	if !ok {
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err := be(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("ok")
 }
 
 func TestRealSubnets(t *testing.T) {
@@ -116,15 +120,29 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
 }
 
-// Without privilege the error says what to do.
+// Without privilege the error says what to do. Who runs the test as root runs it as
+// nobody here.
 func TestRealSubnetWithoutPrivilege(t *testing.T) {
 	t.Parallel()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{nobodyMark}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() == 0 {
-		t.Log("run as root: the refusal is tested where the test runs without privilege")
-		return
+		const nobody = 65534
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "ip route add local 192.0.2.7 dev lo") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// beNobody prints why he cannot have an address of a real subnet.
+func beNobody() error {
 	_, err := network.Reserve(network.Place{Address: "192.0.2.7"})
-	if !errkind.Is(err, errkind.Unavailable) || !strings.Contains(err.Error(), "ip route add local 192.0.2.7 dev lo") {
-		t.Errorf("%v", err)
+	if !errkind.Is(err, errkind.Unavailable) {
+		return fmt.Errorf("reserve: %w", err)
 	}
+	fmt.Println(err)
+	return nil
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/orchestrator"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
@@ -41,9 +44,12 @@ func TestLifeOfAVCM(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Uuid != id {
 		t.Errorf("list: %v %v", list, err)
 	}
+	asked := time.Now()
 	stats, err := o.Stats(t.Context(), id)
 	if err != nil || len(stats) != 1 || stats[0].Memory == 0 || stats[0].Disk == 0 {
 		t.Errorf("stats: %+v %v", stats, err)
+	} else if at := time.UnixMilli(stats[0].Sampled); at.Before(asked.Truncate(time.Millisecond)) {
+		t.Errorf("stats asked for at %s are of %s", asked, at)
 	}
 	if err := o.Remove(t.Context(), id, true); !errkind.Is(err, errkind.Mode) {
 		t.Errorf("a running VCM was deleted by force: %v", err)
@@ -170,21 +176,38 @@ func same(t *testing.T, o *orchestrator.OrchestratorClient, want map[string]stri
 	return true
 }
 
+// While the unit is away a VCM's clients wait for a while and are refused then;
+// once it is back they are served.
 func TestUnitComesBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	o := w.orchestrator()
-	id := w.create(o, newTenant(t), "v").Vcm.Uuid
+	v := w.create(o, newTenant(t), "v").Vcm
+	id := v.Uuid
+	dial := func() error {
+		c, err := net.DialTimeout("tcp", net.JoinHostPort(v.Properties.IpAddress, "9443"), 5*time.Second)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
 	w.start(o, id)
 	w.hsmd.end(syscall.SIGKILL)
+	if err := dial(); err != nil {
+		t.Errorf("at once: %v", err)
+	}
 	if _, err := o.Create(t.Context(), []byte("x"), &orchestrator.CreateChoices{}); !errkind.Is(err, errkind.Unavailable) {
 		t.Errorf("without the unit: %v", err)
 	}
+	eventually(t, "clients are refused", func() bool { return errors.Is(dial(), syscall.ECONNREFUSED) })
 	w.startHSM()
 	eventually(t, "the VCM runs again", func() bool {
 		v, err := o.Show(t.Context(), id)
 		return err == nil && v.State == "running" && v.Restarts > 0
 	})
+	if err := dial(); err != nil {
+		t.Errorf("the unit is back: %v", err)
+	}
 }
 
 func TestNobodyElseGetsIn(t *testing.T) {
