@@ -139,6 +139,7 @@ func TestOutdatedAndForeignFiles(t *testing.T) {
 	}
 	legacy := write("legacy.klf", "95000289050716STS04A600123456789ABCDEF123456\r\n9520VUDK\r\n")
 	p.refused(exitRefused, "this is a key load file of STS Edition 1 (records 9500 and 9520)", "kmc", "upload-klf", legacy)
+	write("vkloadreq.txt", mailed(read(t, p.Mail("vkloadreq.txt")))) // the KMC gets it by e-mail, too
 	good := p.answer("new.klf")
 	text := read(t, good)
 	p.refused(exitIntegrity, "", "kmc", "upload-klf", write("changed.klf", strings.Replace(text, "SGNOnly", "SGNonly", 1)))

@@ -13,7 +13,6 @@ import (
 )
 
 // set returns the record with the value of a tag replaced, and its CRC right again.
-
 func set(t *testing.T, record, tag, value string) string {
 	t.Helper()
 	rec, err := keyload.ParseRecord(record)
@@ -43,7 +42,6 @@ func retype(t *testing.T, record, rectype string) string {
 }
 
 // extended fails unless err is the extended error with exactly this text.
-
 func extended(t *testing.T, err error, text string) {
 	t.Helper()
 	want(t, err, tsm.CodeExtended)
@@ -138,7 +136,6 @@ func signed(t *testing.T, record string, root *ecdsa.PrivateKey) string {
 }
 
 // The response's checks in their order; a response that fails changes nothing.
-
 func TestResponseRefusals(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).with(group(123456))
@@ -185,7 +182,6 @@ func TestResponseRefusals(t *testing.T) {
 const tvpText = "SM.3B.8: Bad VKLOADRESP: wrong timestamp (TVP) in VKLOADRESP_KMC; possible expired or out-of-order response"
 
 // Another VKLOADREQ after the one that the KMC answered.
-
 func TestOutdatedRequest(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -207,7 +203,6 @@ func TestOutdatedRequest(t *testing.T) {
 }
 
 // States and times of a slot through its life.
-
 func TestSlotStates(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -277,7 +272,6 @@ func TestSlotStates(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 // A new request while keys are being loaded leaves the session alone.
-
 func TestRequestDuringLoading(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -42,8 +42,13 @@ func vendCredit(ctx context.Context, c *session, f *fields, out *payload) error 
 		return err
 	}
 	m := c.server.cfg.Module
+	return issue(ctx, m, out, func(tx tsm.Tx) (tsm.Issued, error) { return m.Credit(tx, in) })
+}
+
+// issue makes a token and answers it once it is durable.
+func issue(ctx context.Context, m *tsm.Module, out *payload, token func(tsm.Tx) (tsm.Issued, error)) error {
 	return m.Vault().Update(ctx, func(tx tsm.Tx) error {
-		issued, err := m.Credit(tx, in)
+		issued, err := token(tx)
 		if err != nil {
 			return err
 		}
@@ -67,15 +72,7 @@ func vendManagement(ctx context.Context, c *session, f *fields, out *payload) er
 		return err
 	}
 	m := c.server.cfg.Module
-	return m.Vault().Update(ctx, func(tx tsm.Tx) error {
-		issued, err := m.Management(tx, in)
-		if err != nil {
-			return err
-		}
-		out.reset()
-		out.text(issued.Hex).text(issued.Dec)
-		return nil
-	})
+	return issue(ctx, m, out, func(tx tsm.Tx) (tsm.Issued, error) { return m.Management(tx, in) })
 }
 
 func vendKeyChange(ctx context.Context, c *session, f *fields, out *payload) error {
