@@ -21,7 +21,6 @@ func (r *rig) management(in tsm.ManagementInput) (out tsm.Issued, err error) {
 }
 
 // Each rule of a credit token, with its code.
-
 func TestCreditRules(t *testing.T) {
 	t.Parallel()
 	day := 24 * time.Hour
@@ -102,7 +101,6 @@ func TestCreditRules(t *testing.T) {
 }
 
 // A request that breaks every rule is told them in the documented order.
-
 func TestCreditCheckOrder(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -150,7 +148,6 @@ func TestCreditCheckOrder(t *testing.T) {
 }
 
 // reload replaces the module's only key by one with other attributes.
-
 func (r *rig) reload(g *kmc.Group, change func(*kmc.Group)) {
 	r.t.Helper()
 	change(g)
@@ -160,7 +157,6 @@ func (r *rig) reload(g *kmc.Group, change func(*kmc.Group)) {
 }
 
 // Limits are debited by the decoded value; a refund is not credited back.
-
 func TestDebitByDecodedValue(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).with(group(123456, func(g *kmc.Group) { g.ULM, g.CLM = 200000, 50000000 }))
@@ -231,7 +227,6 @@ func TestManagement(t *testing.T) {
 // A class 0 token under a default key is found out, and a token beyond KEN.
 
 // Every token is in the log, in the transaction of the token; no log, no token.
-
 func TestNoLogNoToken(t *testing.T) {
 	t.Parallel()
 	var log []tsm.Event
