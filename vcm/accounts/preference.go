@@ -38,8 +38,6 @@ const (
 	PrefPasswordHistory    = "password.history.count"
 	PrefHashMemory         = "password.hash.memoryKiB"
 	PrefHashPasses         = "password.hash.passes"
-	PrefWebIdle            = "session.timeout.idle"
-	PrefWebAbsolute        = "session.timeout.absolute"
 	PrefTLSKey             = "tls.key_data"
 	PrefCertificateWarning = "tls.expiry.warning.days"
 	PrefConductorSockets   = "conductor.maxSockets"
@@ -144,8 +142,6 @@ func Definitions() []Definition {
 		integer(PrefRTCDriftHigh, RoleTokenAdmin, 60, 1, 10*day, "Seconds between the module's clock and the host's above which a notice appears."),
 		integer(PrefSessionTimeout, RoleTokenAdmin, 300, 10, 30*day, "Seconds an access token of the token service lives. Values outside 120..86400 are not recommended."),
 		integer(PrefTxCounterLow, RoleTokenAdmin, 1000, 0, math.MaxInt32, "Transactions left below which a notice appears."),
-		integer(PrefWebAbsolute, RoleAdmin, 28800, 60, 30*day, "Seconds a user can stay signed in to the web interface."),
-		integer(PrefWebIdle, RoleAdmin, 600, 30, day, "Seconds a user of the web interface can be idle before being signed out."),
 		integer(PrefCertificateWarning, RoleAdmin, 30, 0, days, "Days before the TLS certificate expires at which a notice appears."),
 		{Name: PrefTLSKey, Type: TypeEnum, Default: "EC-P256", Choices: []string{"EC-P256", "EC-P384", "RSA-2048", "RSA-3072"}, Description: "Algorithm and size of the next TLS key generated.", ChangeableBy: RoleAdmin},
 	}

@@ -116,6 +116,6 @@ func (r *rig) set(name, value string) {
 // signIn signs an API user in from an address.
 func (r *rig) signIn(name, password, address string) (string, error) {
 	return r.SignIn(context.Background(), accounts.SignIn{
-		Kind: accounts.APISession, Realm: accounts.Realm, Username: name, Password: password, Address: address, Require: accounts.MayUseAPI,
+		Realm: accounts.Realm, Username: name, Password: password, Address: address, Require: accounts.MayUseAPI,
 	})
 }

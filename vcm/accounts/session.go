@@ -11,16 +11,6 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
 
-// SessionKind tells the token service's sessions from the web interface's: a
-// token of one is not accepted by the other.
-type SessionKind uint8
-
-// Kinds of sessions.
-const (
-	APISession SessionKind = iota + 1
-	WebSession
-)
-
 // Bounds of the sessions kept in memory. A client may sign in for each vend,
 // so the bounds are far above what a session's lifetime should see.
 const (
@@ -31,7 +21,6 @@ const (
 
 // Session is who the bearer of an access token is.
 type Session struct {
-	Kind        SessionKind
 	Username    string
 	Permissions Permission
 	Expires     time.Time
@@ -49,8 +38,6 @@ type session struct {
 	id      tokenID
 	user    *account
 	expires int64 // Unix seconds
-	used    int64 // Unix seconds, of web sessions
-	kind    SessionKind
 	inUser  *list.Element
 }
 
@@ -68,13 +55,13 @@ func newSessions() *sessions {
 }
 
 // open makes a session and returns its access token.
-func (s *sessions) open(random io.Reader, kind SessionKind, user *account, now, expires time.Time) (string, error) {
+func (s *sessions) open(random io.Reader, user *account, now, expires time.Time) (string, error) {
 	raw := make([]byte, tokenSize)
 	if _, err := io.ReadFull(random, raw); err != nil {
 		return "", errkind.Errorf(errkind.Internal, "no random access token: %w", err)
 	}
 	token := base64.RawURLEncoding.EncodeToString(raw)
-	ses := &session{id: idOf(token), user: user, kind: kind, expires: expires.Unix(), used: now.Unix()}
+	ses := &session{id: idOf(token), user: user, expires: expires.Unix()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweep(now.Unix())
@@ -139,34 +126,14 @@ func (s *sessions) drop(ses *session) {
 }
 
 // find returns the session of a token that is still open at now.
-func (s *sessions) find(token string, kind SessionKind, now time.Time) (*session, bool) {
+func (s *sessions) find(token string, now time.Time) (*session, bool) {
 	s.mu.RLock()
 	ses, ok := s.byID[idOf(token)]
 	s.mu.RUnlock()
-	if !ok || ses.kind != kind || now.Unix() >= ses.expires {
+	if !ok || now.Unix() >= ses.expires {
 		return nil, false
 	}
 	return ses, true
-}
-
-// touch refuses a session idle for longer than idle and notes its use.
-func (s *sessions) touch(ses *session, now time.Time, idle time.Duration) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Unix()-ses.used > int64(idle/time.Second) {
-		return false
-	}
-	ses.used = now.Unix()
-	return true
-}
-
-// close ends one session.
-func (s *sessions) close(token string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ses, ok := s.byID[idOf(token)]; ok {
-		s.drop(ses)
-	}
 }
 
 // closeAll ends every session of a user.

@@ -34,7 +34,6 @@ func (e *SignInError) Unwrap() error { return errkind.Errorf(errkind.Unauthorise
 
 // SignIn is a request to sign in.
 type SignIn struct {
-	Kind     SessionKind
 	Realm    string
 	Username string
 	Password string
@@ -93,16 +92,13 @@ func (a *Accounts) SignIn(ctx context.Context, in SignIn) (token string, err err
 		return "", &SignInError{NoPermission, "the account lacks the permission"}
 	}
 	a.signedIn(ctx, u)
-	return a.openSession(u, in.Kind)
+	return a.openSession(u)
 }
 
-func (a *Accounts) openSession(u *account, kind SessionKind) (string, error) {
+func (a *Accounts) openSession(u *account) (string, error) {
 	lifetime := a.prefs.Int(PrefSessionTimeout)
-	if kind == WebSession {
-		lifetime = a.prefs.Int(PrefWebAbsolute)
-	}
 	now := a.now()
-	token, err := a.sessions.open(a.rand, kind, u, now, now.Add(time.Duration(lifetime)*time.Second))
+	token, err := a.sessions.open(a.rand, u, now, now.Add(time.Duration(lifetime)*time.Second))
 	if err != nil {
 		return "", err
 	}
@@ -196,7 +192,7 @@ func (a *Accounts) signedIn(ctx context.Context, u *account) {
 
 // Authenticate returns whose access token this is. The error's text is fit for
 // the caller and never holds the token.
-func (a *Accounts) Authenticate(kind SessionKind, token string) (Session, error) {
+func (a *Accounts) Authenticate(token string) (Session, error) {
 	if token == "" {
 		return Session{}, errkind.Errorf(errkind.Unauthorised, "missing")
 	}
@@ -204,7 +200,7 @@ func (a *Accounts) Authenticate(kind SessionKind, token string) (Session, error)
 		return Session{}, errkind.Errorf(errkind.Unauthorised, "malformed")
 	}
 	now := a.now()
-	ses, ok := a.sessions.find(token, kind, now)
+	ses, ok := a.sessions.find(token, now)
 	if !ok {
 		return Session{}, errkind.Errorf(errkind.Unauthorised, "unknown or expired")
 	}
@@ -213,41 +209,5 @@ func (a *Accounts) Authenticate(kind SessionKind, token string) (Session, error)
 	if ses.user.gone.Load() || rec.Disabled || expired {
 		return Session{}, errkind.Errorf(errkind.Unauthorised, "account disabled or expired")
 	}
-	if kind == WebSession {
-		idle := time.Duration(a.prefs.Int(PrefWebIdle)) * time.Second
-		if !a.sessions.touch(ses, now, idle) {
-			return Session{}, errkind.Errorf(errkind.Unauthorised, "idle for too long")
-		}
-	}
-	return Session{Kind: kind, Username: ses.user.name, Permissions: rec.may, Expires: time.Unix(ses.expires, 0)}, nil
-}
-
-// SignOut ends the session of a token.
-func (a *Accounts) SignOut(token string) { a.sessions.close(token) }
-
-// ChangePassword lets a user set a new password who knows the current one.
-// It works for an expired password too, not for a locked or disabled account.
-func (a *Accounts) ChangePassword(ctx context.Context, address, name, current, next string) error {
-	limit := a.prefs.Int(PrefAddressFailures)
-	in := SignIn{Address: address}
-	u, err := a.find(name)
-	refused := &SignInError{BadCredentials, "wrong user or password"}
-	if err != nil || !a.throttle.allows(address, a.now(), limit) {
-		a.failedAddress(in, limit)
-		return refused
-	}
-	rec := u.rec.Load()
-	if rec.Hash == "" || rec.Disabled || rec.lockedAt(a.now()) {
-		return refused
-	}
-	ok, err := a.hasher.verify(ctx, rec.Hash, current, nil)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		a.failedAddress(in, limit)
-		a.failedUser(ctx, u, address)
-		return refused
-	}
-	return a.SetPassword(ctx, Actor{Realm: Realm, Name: name, Address: address}, name, next)
+	return Session{Username: ses.user.name, Permissions: rec.may, Expires: time.Unix(ses.expires, 0)}, nil
 }

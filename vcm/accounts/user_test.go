@@ -33,7 +33,7 @@ func TestFirstPassword(t *testing.T) {
 		t.Errorf("%+v, %v", u, err)
 	}
 	_, err = r.SignIn(context.Background(), accounts.SignIn{
-		Kind: accounts.WebSession, Realm: "local", Username: "admin", Password: good, Address: "a", Require: accounts.MayAdminister,
+		Realm: "local", Username: "admin", Password: good, Address: "a", Require: accounts.MayAdminister,
 	})
 	if err != nil {
 		t.Error(err)
@@ -166,14 +166,14 @@ func TestDelete(t *testing.T) {
 	if err := r.Delete(ctx, admin, "api"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Authenticate(accounts.APISession, token); err == nil {
+	if _, err := r.Authenticate(token); err == nil {
 		t.Error("a deleted user's session is open")
 	}
 	if _, err := r.signIn("api", good, "a"); reason(err) != accounts.UnknownUser {
 		t.Errorf("a deleted user signs in: %v", err)
 	}
 	r.create("api", accounts.RoleAPI)
-	if _, err := r.Authenticate(accounts.APISession, token); err == nil {
+	if _, err := r.Authenticate(token); err == nil {
 		t.Error("the session of a deleted user became a new user's")
 	}
 }

@@ -87,7 +87,7 @@ func isIdent(s string) bool {
 
 // session returns whose token this is.
 func (h *handler) session(accessToken string) (accounts.Session, error) {
-	ses, err := h.accounts.Authenticate(accounts.APISession, accessToken)
+	ses, err := h.accounts.Authenticate(accessToken)
 	if err != nil {
 		return ses, pos.Faultf(pos.BadToken, err)
 	}
@@ -152,7 +152,7 @@ func (h *handler) SignInWithPassword(ctx context.Context, messageID, realm, user
 	}
 	address, _ := ctx.Value(addressKey{}).(string)
 	token, err := h.accounts.SignIn(ctx, accounts.SignIn{
-		Kind: accounts.APISession, Realm: realm, Username: username, Password: password, Address: address, Require: accounts.MayUseAPI,
+		Realm: realm, Username: username, Password: password, Address: address, Require: accounts.MayUseAPI,
 	})
 	var refused *accounts.SignInError
 	if errors.As(err, &refused) {

@@ -1,6 +1,6 @@
-// Package servercert keeps the TLS key and certificate of a VCM's token
-// service and web interface: self-signed from the first start on, replaced by
-// a chain that the tenant imports or by a new self-signed one on request.
+// Package servercert keeps the TLS key and certificate of a VCM's token service:
+// self-signed from the first start on, replaced by a chain that the tenant
+// imports or by a new self-signed one on request.
 package servercert
 
 import (
