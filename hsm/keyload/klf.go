@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
@@ -49,13 +50,15 @@ func digestLines(lines []string) string {
 }
 
 // legacy matches the header and key records of an STS Edition 1 key load file.
-var legacy = regexp.MustCompile(`(?m)^[> \t]*(?:9500[0-9]{10}[0-9A-Z]{8}|9520[0-9A-Z]{4})`)
+var legacy = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^[> \t]*(?:9500[0-9]{10}[0-9A-Z]{8}|9520[0-9A-Z]{4})`)
+})
 
 // ParseKLF reads a key load file, possibly inside an e-mail. It checks all that
 // can be checked without keys: every record, the count, the digest, and that
 // header and response speak of the same module, KMC and request.
 func ParseKLF(text string) (KLF, error) {
-	if len(text) <= maxText && !strings.Contains(text, beginLine(BlockKLF)) && legacy.MatchString(text) {
+	if len(text) <= maxText && !strings.Contains(text, beginLine(BlockKLF)) && legacy().MatchString(text) {
 		return KLF{}, errkind.Errorf(errkind.Refused, "this is a key load file of STS Edition 1 (records 9500 and 9520), "+
 			"made for a module with STS04 or STS05 firmware; it cannot be loaded. "+
 			"Generate a VKLOADREQ, send it to the KMC and ask for an STS Edition 2 key load file (record %s)", TypeKLFHeader)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +20,9 @@ import (
 // maxUsers bounds the register; it is read into memory at the start.
 const maxUsers = 1000
 
-var identPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_\-.,]{0,39}$`)
+// identPattern is compiled at its first use, like the others of a VCM: its start
+// is short.
+var identPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_\-.,]{0,39}$`) })
 
 // record is a user as stored.
 type record struct {
@@ -190,7 +193,7 @@ func (a *Accounts) User(name string) (User, error) {
 
 // Create makes a user.
 func (a *Accounts) Create(ctx context.Context, by Actor, n NewUser) (User, error) {
-	if !identPattern.MatchString(n.Username) {
+	if !identPattern().MatchString(n.Username) {
 		return User{}, errkind.Errorf(errkind.Invalid,
 			"user name %q: use 1 to 40 letters, digits and _ - . , starting with a letter or digit", n.Username)
 	}

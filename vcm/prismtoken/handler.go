@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -33,8 +34,8 @@ type handler struct {
 var _ prismtoken1.TokenApi = (*handler)(nil)
 
 var (
-	versionPattern = regexp.MustCompile(`^(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})$`)
-	culturePattern = regexp.MustCompile(`^[a-zA-Z]{2}(-[a-zA-Z]{2})?$`)
+	versionPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})$`) })
+	culturePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z]{2}(-[a-zA-Z]{2})?$`) })
 )
 
 // The version of the interface, which serves every client of the same major
@@ -138,7 +139,7 @@ func (h *handler) SignInWithPassword(ctx context.Context, messageID, realm, user
 	if !supports(opts.Version) {
 		return nil, pos.Faultf(pos.SigninVersion, prismtoken1.ApiVersion, opts.Version)
 	}
-	if !culturePattern.MatchString(opts.Culture) {
+	if !culturePattern().MatchString(opts.Culture) {
 		return nil, outOfRange("culture", opts.Culture, "LL or LL-CC")
 	}
 	if realm != accounts.Realm {
@@ -178,7 +179,7 @@ func signInFault(e *accounts.SignInError, realm, username string) error {
 }
 
 func supports(version string) bool {
-	m := versionPattern.FindStringSubmatch(version)
+	m := versionPattern().FindStringSubmatch(version)
 	if m == nil {
 		return false
 	}

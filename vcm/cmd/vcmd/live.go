@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +26,6 @@ const (
 
 // live waits until the module is to end, or cannot go on, and drains it.
 func (m *module) live(ctx context.Context, c *control, log *slog.Logger) (err error) {
-	debug.FreeOSMemory() // what the start needed is not needed again
 	drain := defaultDrain
 	why := "told by signal"
 	select {

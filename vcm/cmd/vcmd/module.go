@@ -95,6 +95,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	m.services.run("log checkpoints", m.checkpoints)
 	m.services.run("clock", m.followClock)
 	m.services.run("compaction", m.pos.Run)
+	m.services.run("memory", collectLate)
 	return m, nil
 }
 

@@ -3,12 +3,13 @@ package tokenadmin
 import (
 	"context"
 	"regexp"
+	"sync"
 
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/prismadmin"
 	"github.com/tesserae-hsm/tesserae/vcm/pos"
 )
 
-var identPattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_\-.,]{0,39}$`)
+var identPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_\-.,]{0,39}$`) })
 
 // caller is who the results of this session belong to.
 func (h *handler) caller() pos.Caller {
@@ -16,7 +17,7 @@ func (h *handler) caller() pos.Caller {
 }
 
 func checkMessageID(id string) error {
-	if identPattern.MatchString(id) {
+	if identPattern().MatchString(id) {
 		return nil
 	}
 	return pos.Faultf(pos.ParamRange, "messageId", id, "1 to 40 letters, digits and _ - . , starting with a letter or digit")
