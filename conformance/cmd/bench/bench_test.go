@@ -17,7 +17,7 @@ BenchmarkAlone/of-8-2 	  100	 0.25 ns/op
 BenchmarkLost-2       	  100	 7 ns/op	 1 ref:Nowhere
 BenchmarkReferenceEcho-2	  100	 100.0 ns/op
 BenchmarkWhole-2	  100	 440.0 ns/op	 1 ref:Lost
-BenchmarkHalf-2	  100	 4.0 ns/op	 2500000 tokens/s	 1 ref:Rate
+BenchmarkHalf-2	  100	 4.0 ns/op	 2500000 tokens/s	 1.25 p99-ms	 1 ref:Rate	 11.5 MiB-before	 7 B/op
 BenchmarkTalks said something here
 PASS
 `
@@ -46,7 +46,7 @@ bench vcm/pos/Alone/of-8 0.2500 ns/op ratio=- ref=- spread=0% allocs=0
 bench vcm/pos/Lost 7.000 ns/op ratio=- ref=vcm/pos/ReferenceNowhere spread=0% allocs=0
 bench vcm/pos/ReferenceEcho 100.0 ns/op ratio=- ref=- spread=0% allocs=0
 bench vcm/pos/Whole 440.0 ns/op ratio=62.86 ref=vcm/pos/Lost spread=0% allocs=0
-bench vcm/pos/Half 2500000 tokens/s ratio=0.50 ref=vcm/pos/Rate spread=0% allocs=0
+bench vcm/pos/Half 2500000 tokens/s ratio=0.50 ref=vcm/pos/Rate spread=0% allocs=0 p99-ms=1.250 MiB-before=11.50
 bench hsm/sts/ReferenceEcho 101.0 ns/op ratio=- ref=- spread=0% allocs=0
 `
 	if out.String() != want {

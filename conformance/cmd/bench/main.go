@@ -1,13 +1,15 @@
 // Command bench runs the Go benchmarks of this module with repetition and prints
 // one line a benchmark on standard output:
 //
-//	bench NAME VALUE UNIT ratio=R ref=REFERENCE spread=S% allocs=N
+//	bench NAME VALUE UNIT ratio=R ref=REFERENCE spread=S% allocs=N [METRIC=M...]
 //
 // NAME is the folder of the package, a slash, and the name of the benchmark
 // without "Benchmark". VALUE is the median of the rounds and spread the largest
 // distance of a round from it; allocs is the number of heap allocations an
 // operation. R is VALUE divided by the reference's value of the same run, so it
 // does not depend on the machine; it is "-" for a benchmark without a reference.
+// Whatever else a benchmark reports follows, as the median of the rounds: p50-ms,
+// p99-ms, MiB-before.
 //
 // # How to add a benchmark
 //

@@ -28,6 +28,8 @@ type samples struct {
 	values    []float64
 	times     []float64 // ns/op, whatever the unit is
 	allocs    float64   // the most of any round
+	others    []string  // units of the other metrics, in the order of their first appearance
+	metrics   map[string][]float64
 }
 
 const referencePrefix = "Reference"
@@ -70,7 +72,7 @@ func benchmarkName(field string) string {
 func (r *results) sampleOf(name, folder string) *samples {
 	s := r.byName[name]
 	if s == nil {
-		s = &samples{folder: folder, unit: "ns/op"}
+		s = &samples{folder: folder, unit: "ns/op", metrics: map[string][]float64{}}
 		r.byName[name] = s
 		r.order = append(r.order, name)
 	}
@@ -98,8 +100,14 @@ func (s *samples) addRound(pairs []string) error {
 			s.allocs = max(s.allocs, v)
 		case strings.HasPrefix(unit, "ref:"):
 			s.reference = strings.TrimPrefix(unit, "ref:")
-		case strings.HasSuffix(unit, "/s") && unit != "MB/s":
+		case unit == "B/op" || unit == "MB/s":
+		case strings.HasSuffix(unit, "/s"):
 			s.unit, value = unit, v
+		default:
+			if s.metrics[unit] == nil {
+				s.others = append(s.others, unit)
+			}
+			s.metrics[unit] = append(s.metrics[unit], v)
 		}
 	}
 	if math.IsNaN(value) {
@@ -115,8 +123,13 @@ func (r *results) print(w io.Writer) error {
 		s := r.byName[name]
 		value, spread := median(s.values)
 		ratio, reference := r.ratio(s, value)
-		if _, err := fmt.Fprintf(w, "bench %s %s %s ratio=%s ref=%s spread=%.0f%% allocs=%.0f\n",
-			name, significant(value), s.unit, ratio, reference, 100*spread, s.allocs); err != nil {
+		line := fmt.Sprintf("bench %s %s %s ratio=%s ref=%s spread=%.0f%% allocs=%.0f",
+			name, significant(value), s.unit, ratio, reference, 100*spread, s.allocs)
+		for _, unit := range s.others {
+			m, _ := median(s.metrics[unit])
+			line += " " + unit + "=" + significant(m)
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
 			return errkind.Errorf(errkind.Unavailable, "write the result: %w", err)
 		}
 	}
