@@ -27,6 +27,8 @@ const (
 	shortest = time.Millisecond
 )
 
+const noAnswer = "the HSM does not answer, so nothing was issued; try again, and ask the provider if it lasts"
+
 // DefaultPatience is how long a call may wait for its turn: shorter than the
 // time after which clients give up.
 const DefaultPatience = 3 * time.Second
@@ -94,7 +96,7 @@ func (l *Limiter) Take(ctx context.Context) error {
 // givenUp says why nothing came within the patience.
 func (l *Limiter) givenUp() error {
 	if l.silent.Load() {
-		return errkind.Errorf(errkind.Unavailable, "the unit does not answer; is hsmd running?")
+		return errkind.Errorf(errkind.Unavailable, noAnswer)
 	}
 	return errkind.Errorf(errkind.Limit,
 		"the speed rating of this VCM is used up: no capacity within %s; vend slower, or ask the provider for a higher rating", l.patience)
@@ -129,7 +131,7 @@ func (l *Limiter) lease(ctx context.Context) (granted bool, pause time.Duration,
 	got, err := l.from.Lease(ctx, l.want)
 	l.silent.Store(err != nil)
 	if err != nil {
-		return false, 0, errkind.Errorf(errkind.Of(err), "lease of the unit's capacity: %w", err)
+		return false, 0, errkind.Errorf(errkind.Of(err), noAnswer+": %w", err)
 	}
 	if got.Tokens < 1 {
 		l.want = 1 // whatever there is
