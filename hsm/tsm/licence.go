@@ -3,6 +3,7 @@ package tsm
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,17 @@ func (m *Module) LoadLicence(ctx context.Context, text string) (Licence, error) 
 	return m.instruction(ctx, record, signature)
 }
 
+func (m *Module) instructionKey() (*ecdsa.PublicKey, error) {
+	if m.cfg.InstructionKey != nil || m.cfg.FindInstructionKey == nil {
+		return m.cfg.InstructionKey, nil
+	}
+	key, err := m.cfg.FindInstructionKey()
+	if err != nil {
+		return nil, fmt.Errorf("key that signs instructions: %w", err)
+	}
+	return key, nil
+}
+
 func (m *Module) instruction(ctx context.Context, record string, signature []byte) (l Licence, err error) {
 	if err := m.tested(ctx); err != nil {
 		return Licence{}, err
@@ -65,7 +77,11 @@ func (m *Module) instruction(ctx context.Context, record string, signature []byt
 	if order.ModuleID != m.cfg.ModuleID {
 		return Licence{}, refuse(CodeInvalidModuleID, "the instruction is for module %s; this is module %s", order.ModuleID, m.cfg.ModuleID)
 	}
-	if !keyload.VerifyInstruction(m.cfg.InstructionKey, record, signature) {
+	key, err := m.instructionKey()
+	if err != nil {
+		return Licence{}, err
+	}
+	if !keyload.VerifyInstruction(key, record, signature) {
 		return Licence{}, refuse(CodeInvalidInstruction, "the instruction is not signed by this module's maker")
 	}
 	err = m.update(ctx, func(tx Tx) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -264,5 +265,39 @@ func TestCodes(t *testing.T) {
 	}
 	if tsm.CodeOf(context.Canceled) != tsm.CodeDeviceFailure || tsm.CodeOf(nil) != tsm.CodeOK {
 		t.Error("CodeOf")
+	}
+}
+
+// A key that is found when it is needed is as good as one given; one that cannot
+// be found is no licence to obey anybody.
+func TestInstructionKeyIsFoundLate(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		found *ecdsa.PublicKey
+		err   error
+		ok    bool
+	}{{"found", &key.PublicKey, nil, true}, {"none", nil, nil, false}, {"lost", nil, errors.New("the warrant is torn"), false}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			asked := 0
+			r := newRig(t, func(cfg *tsm.Config) {
+				cfg.FindInstructionKey = func() (*ecdsa.PublicKey, error) { asked++; return c.found, c.err }
+			})
+			if asked > 0 {
+				t.Error("it was asked for at the start")
+			}
+			after, err := r.m.LoadLicence(t.Context(), r.licence(key, 7, time.Time{}))
+			if (err == nil) != c.ok || c.ok && after.Left != 7 {
+				t.Errorf("%+v, %v", after, err)
+			}
+			if c.err != nil && !errors.Is(err, c.err) {
+				t.Errorf("%v does not say why", err)
+			}
+		})
 	}
 }

@@ -95,6 +95,9 @@ type Config struct {
 	// InstructionKey verifies signed instructions (transaction licences).
 	// Without it every instruction is refused.
 	InstructionKey *ecdsa.PublicKey
+	// FindInstructionKey, where InstructionKey is not given, finds it when the
+	// first instruction comes. It may find none.
+	FindInstructionKey func() (*ecdsa.PublicKey, error)
 	// Audit appends to the audit log in the operation's own transaction. If it
 	// fails, the operation fails. AuditEntry reads entry n (from 1) back for
 	// SM?QL and reports whether there is one. Both may be nil.

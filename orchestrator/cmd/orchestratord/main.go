@@ -12,13 +12,8 @@ import (
 	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 )
 
-// gcPercent keeps the heap small: a child in a user namespace is made by a copy
-// of this process's page tables, so every page makes every start of a VCM slower.
-const gcPercent = 40
-
 func main() {
 	launch.ServeForker()
-	debug.SetGCPercent(gcPercent)
 	console.Main(app)
 }
 

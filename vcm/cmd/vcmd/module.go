@@ -143,10 +143,6 @@ func transaction(tx tsm.Tx) (*store.Tx, error) {
 }
 
 func (m *module) openTSM(ctx context.Context) (err error) {
-	instructions, err := m.transactionKey()
-	if err != nil {
-		return err
-	}
 	m.tsm, err = tsm.Open(ctx, tsm.Config{
 		Vault:      vault{m.store},
 		ModuleID:   m.opened.ModuleID,
@@ -157,7 +153,7 @@ func (m *module) openTSM(ctx context.Context) (err error) {
 		TestMode:   m.opened.TestMode,
 		Window:     tidWindow,
 
-		InstructionKey: instructions,
+		FindInstructionKey: m.transactionKey,
 		Audit: func(tx tsm.Tx, e tsm.Event) error {
 			t, err := transaction(tx)
 			if err != nil {
