@@ -22,6 +22,7 @@ package pos
 
 import (
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
@@ -75,6 +76,7 @@ type Service struct {
 	idSM         func() string // the module's identity record, which every token names
 	log          *slog.Logger
 	progress     progress
+	buffers      sync.Pool // of *[]byte, for what is put
 }
 
 // New returns a point of sale.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"slices"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/vcm/accounts"
@@ -51,11 +52,17 @@ func (s *Service) keepResult(tx *store.Tx, c Caller, messageID string, tokens []
 		return err
 	}
 	seq++
-	value := make([]byte, 0, 64+320*len(tokens))
+	buf, _ := s.buffers.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	defer s.buffers.Put(buf)
+	value := slices.Grow((*buf)[:0], 64+320*len(tokens))
 	value = binary.BigEndian.AppendUint64(value, seq)
 	value = append(value, byte(len(messageID)))
 	value = append(value, messageID...)
 	value = encodeTokens(value, tokens)
+	*buf = value
 	if err := b.Put(c.slotKey(uint32(seq%s.resultsKept())), value); err != nil {
 		return err
 	}
