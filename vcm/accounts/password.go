@@ -30,7 +30,7 @@ const (
 //
 // The default, 4 MiB and one pass, is 2.5 ms of a core: below what is advised for
 // hashes that a thief can take home. These are sealed under the partition's key,
-// which the module does not give out; guesses have to pass the lock-out and the
+// which the module gives to the VCM alone; guesses have to pass the lock-out and the
 // throttle; and many clients sign in for each vend, so that a higher cost would be
 // a way to starve vending. Who can afford more sets the preference.
 type cost struct {
