@@ -24,6 +24,8 @@ type Change struct {
 func (u Unit) Property(v lifecycle.Record, file []byte, name, value string) (Change, error) {
 	switch v.State {
 	case lifecycle.Created, lifecycle.Stopped, lifecycle.Failed:
+	case lifecycle.Deleting:
+		return Change{}, errkind.Errorf(errkind.Mode, "VCM %s is %s: it is being deleted", v.UUID, v.State)
 	default:
 		return Change{}, errkind.Errorf(errkind.Mode, "VCM %s is %s: stop it before its properties are changed", v.UUID, v.State)
 	}

@@ -90,6 +90,7 @@ func TestProperty(t *testing.T) {
 		"failed VCM":                         {vcm: in(lifecycle.Failed), request: all, name: "name", value: "new"},
 		"running VCM":                        {vcm: in(lifecycle.Running), request: all, name: "name", value: "new", kind: errkind.Mode, text: "stop it before"},
 		"starting VCM":                       {vcm: in(lifecycle.Starting), request: all, name: "name", value: "new", kind: errkind.Mode, text: "stop it before"},
+		"VCM being deleted":                  {vcm: in(lifecycle.Deleting), request: all, name: "name", value: "new", kind: errkind.Mode, text: "it is being deleted"},
 		"stopping VCM":                       {vcm: in(lifecycle.Stopping), request: all, name: "name", value: "new", kind: errkind.Mode, text: "stop it before"},
 		"deleting VCM":                       {vcm: in(lifecycle.Deleting), request: all, name: "name", value: "new", kind: errkind.Mode, text: "deleting"},
 		"another value": {vcm: plain, request: all, name: "autostart", value: "false", kind: errkind.Refused,

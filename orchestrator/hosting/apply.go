@@ -24,22 +24,33 @@ func (h *Host) apply(ctx context.Context, v *vcm, e lifecycle.Event, reason stri
 	})
 }
 
+// maxConflicts is how many writes of an earlier operation, each thought lost, may
+// turn up late in the middle of another.
+const maxConflicts = 3
+
 // update stores what fn makes of the record.
 func (h *Host) update(ctx context.Context, v *vcm, fn func(lifecycle.Record) (lifecycle.Record, bool, error)) (lifecycle.Record, error) {
 	v.writing.Lock()
 	defer v.writing.Unlock()
-	if err := h.reload(ctx, v); err != nil {
-		return v.record(), err
+	for tries := 1; ; tries++ {
+		if err := h.reload(ctx, v); err != nil {
+			return v.record(), err
+		}
+		rec := v.record()
+		next, changed, err := fn(rec)
+		if err != nil || !changed {
+			return rec, err
+		}
+		err = h.store(ctx, v, next)
+		switch {
+		case err == nil:
+			return next, nil
+		case !errors.Is(err, registry.ErrConflict):
+			return rec, err
+		case tries == maxConflicts:
+			return rec, errkind.Errorf(errkind.Unavailable, "VCM %s: %w", v.uuid, err)
+		}
 	}
-	rec := v.record()
-	next, changed, err := fn(rec)
-	if err != nil || !changed {
-		return rec, err
-	}
-	if err := h.store(ctx, v, next); err != nil {
-		return rec, err
-	}
-	return next, nil
 }
 
 // store writes next and, once it is durable, makes it the record. v.writing is held.
@@ -227,7 +238,9 @@ func (h *Host) settle(v *vcm) {
 	}
 	if err != nil {
 		h.cfg.Log.Warn("not settled yet", "uuid", v.uuid, "state", rec.State, "err", err)
+		return
 	}
+	v.unclaim()
 }
 
 // stamp is the module's time for a record, the host's while the unit is away.

@@ -2,6 +2,7 @@ package hosting
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/orchestrator/admit"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
 	"github.com/tesserae-hsm/tesserae/orchestrator/network"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
 )
 
 // Create makes a VCM from a tenant's request.
@@ -184,24 +186,35 @@ func (v *vcm) gone() bool {
 func (h *Host) removeRecord(ctx context.Context, v *vcm) error {
 	v.writing.Lock()
 	defer v.writing.Unlock()
-	if err := h.reload(ctx, v); err != nil {
-		if errkind.Is(err, errkind.NotFound) {
-			return nil
+	for tries := 1; ; tries++ {
+		if err := h.reload(ctx, v); err != nil {
+			if errkind.Is(err, errkind.NotFound) {
+				return nil
+			}
+			return err
 		}
-		return err
+		v.mu.Lock()
+		rev := v.rev
+		v.announce()
+		v.mu.Unlock()
+		if rev == 0 {
+			return nil // never stored
+		}
+		err := h.remove(ctx, v, rev)
+		switch {
+		case err == nil || !errors.Is(err, registry.ErrConflict):
+			return err
+		case tries == maxConflicts:
+			return errkind.Errorf(errkind.Unavailable, "VCM %s: %w", v.uuid, err)
+		}
 	}
-	v.mu.Lock()
-	rev := v.rev
-	v.announce()
-	v.mu.Unlock()
-	if rev == 0 {
-		return nil // never stored
-	}
+}
+
+// remove removes the record at rev. v.writing is held.
+func (h *Host) remove(ctx context.Context, v *vcm, rev registry.Rev) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if err := h.cfg.VCMs.Remove(ctx, v.uuid, rev); err != nil {
-		v.unsure = true
-		return err
-	}
-	return nil
+	err := h.cfg.VCMs.Remove(ctx, v.uuid, rev)
+	v.unsure = v.unsure || err != nil
+	return err
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,9 +26,7 @@ import (
 // cannot.
 func free(t *testing.T, address string) {
 	t.Helper()
-	// A process that another test is starting has this one's files until its exec.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
+	forked()
 	sockets, err := network.Reserve(network.Place{Address: address})
 	if err != nil {
 		t.Errorf("%s is not free: %v", address, err)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -164,12 +165,20 @@ func (r *rig) kinds() (out []string) {
 	return out
 }
 
+// forked waits until every process that other tests are starting has let go of the
+// files of this one, which it has between its fork and its exec.
+func forked() {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+}
+
 func (r *rig) openUnit() {
 	r.t.Helper()
 	cfg := device.Config{Dir: filepath.Join(r.dir, "hsm"), Clock: clock.System(), Log: quiet()}
 	if _, err := device.Initialise(cfg, ""); err != nil {
 		r.t.Fatal(err)
 	}
+	forked() // and the lock of Initialise is over
 	u, err := device.Open(r.t.Context(), cfg)
 	if err != nil {
 		r.t.Fatal(err)
@@ -257,12 +266,14 @@ func (r *rig) nothing() {
 	}
 }
 
-// flaky is a registry whose writes fail now and then, before or after they happened.
+// flaky is a registry whose writes fail now and then, before they happened, after
+// it, or while they are still under way.
 type flaky struct {
 	registry.VCMs
 	mu   sync.Mutex
 	rand *rand.Rand
 	odds float64
+	late sync.WaitGroup
 }
 
 var errLost = errors.New("lost")
@@ -275,17 +286,25 @@ func (f *flaky) fate() float64 {
 
 func (f *flaky) calm() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.odds = 0
+	f.mu.Unlock()
+	f.late.Wait()
 }
 
 func (f *flaky) Swap(ctx context.Context, id string, rev registry.Rev, next lifecycle.Record) (registry.Rev, error) {
 	switch x := f.fate(); {
-	case x < 0.5:
+	case x < 0.4:
 		return 0, errkind.Errorf(errkind.Unavailable, "request: %w", errLost)
-	case x < 1:
+	case x < 0.8 || x < 1 && rev == 0:
 		_, _ = f.VCMs.Swap(ctx, id, rev, next)
 		return 0, errkind.Errorf(errkind.Unavailable, "answer: %w", errLost)
+	case x < 1:
+		delay := time.Duration(x * 40 * float64(time.Millisecond))
+		f.late.Go(func() {
+			time.Sleep(delay)
+			_, _ = f.VCMs.Swap(context.WithoutCancel(ctx), id, rev, next)
+		})
+		return 0, errkind.Errorf(errkind.Unavailable, "patience: %w", errLost)
 	}
 	return f.VCMs.Swap(ctx, id, rev, next)
 }

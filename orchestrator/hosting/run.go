@@ -69,15 +69,20 @@ func (h *Host) begin(ctx context.Context, by Actor, v *vcm, file []byte) (lifecy
 	if err != nil {
 		return rec, err
 	}
-	defer v.unclaim()
 	if err := h.audit(ctx, by, "vcm.start", v.uuid, t.Module, nil); err != nil {
+		v.unclaim()
 		return rec, err
 	}
 	next, err := h.apply(ctx, v, lifecycle.Start, "")
 	if err != nil {
+		// What may yet turn out to be starting goes on counting until it is settled.
+		if !errkind.Is(err, errkind.Unavailable) {
+			v.unclaim()
+		}
 		h.auditOutcome(by, "vcm.start", v.uuid, t.Module, err)
 		return rec, err
 	}
+	v.unclaim()
 	v.mu.Lock()
 	v.share = share
 	v.mu.Unlock()

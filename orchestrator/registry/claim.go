@@ -30,9 +30,14 @@ type Ownership struct {
 	done   chan struct{}
 	lost   chan struct{}
 
-	mu    sync.Mutex
-	rev   int64
-	lease clientv3.LeaseID
+	// writes is held for reading by each write, so that the claim is not renewed
+	// under it: it would be refused for a claim that is still ours.
+	writes sync.RWMutex
+
+	mu     sync.Mutex
+	rev    int64
+	lease  clientv3.LeaseID
+	unsure bool // the last attempt to take the claim may or may not have happened
 }
 
 // Acquire claims the unit for self. A claim left behind by an earlier run of
@@ -67,6 +72,8 @@ func Acquire(ctx context.Context, client *clientv3.Client, esn string, self Clai
 
 // take tries once. ErrNotOwner comes with the claim that is in the way.
 func (o *Ownership) take(ctx context.Context) (Claim, error) {
+	o.writes.Lock()
+	defer o.writes.Unlock()
 	resp, err := o.client.Get(ctx, o.key)
 	if err != nil {
 		return Claim{}, unavailable("claim unit "+o.esn, err)
@@ -94,15 +101,15 @@ func (o *Ownership) take(ctx context.Context) (Claim, error) {
 		If(clientv3.Compare(clientv3.ModRevision(o.key), "=", rev)).
 		Then(clientv3.OpPut(o.key, value, clientv3.WithLease(lease.ID))).
 		Commit()
-	if err != nil {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.unsure = err != nil; o.unsure {
 		return Claim{}, unavailable("claim unit "+o.esn, err)
 	}
 	if !txn.Succeeded {
 		return previous, ErrNotOwner
 	}
-	o.mu.Lock()
 	o.rev, o.lease = txn.Header.Revision, lease.ID
-	o.mu.Unlock()
 	return previous, nil
 }
 
@@ -132,12 +139,15 @@ func (o *Ownership) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTTL/4)
 	defer cancel()
 	o.mu.Lock()
-	lease := o.lease
+	lease, unsure := o.lease, o.unsure
 	o.mu.Unlock()
-	if resp, err := o.client.KeepAliveOnce(ctx, lease); err == nil && resp.TTL > 0 {
-		return nil
+	if !unsure {
+		if resp, err := o.client.KeepAliveOnce(ctx, lease); err == nil && resp.TTL > 0 {
+			return nil
+		}
 	}
-	// The lease is gone or the store out of reach: take tells which.
+	// The lease is gone, or is not the claim's, or the store is out of reach: take
+	// tells which.
 	_, err := o.take(ctx)
 	return err
 }
@@ -158,14 +168,11 @@ func (o *Ownership) Release(ctx context.Context) error {
 	return nil
 }
 
-func (o *Ownership) revision() int64 {
+// held returns the revision that fences writes, and whether that may be out of date.
+func (o *Ownership) held() (rev int64, unsure bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.rev
-}
-
-func (o *Ownership) fence() clientv3.Cmp {
-	return clientv3.Compare(clientv3.ModRevision(o.key), "=", o.revision())
+	return o.rev, o.unsure
 }
 
 func sortEntries(entries []Entry) {

@@ -69,9 +69,11 @@ func (e *Etcd) Remove(ctx context.Context, uuid string, rev Rev) error {
 }
 
 func (e *Etcd) write(ctx context.Context, uuid string, rev Rev, op clientv3.Op) (Rev, error) {
-	fence := e.claim.fence()
+	e.claim.writes.RLock()
+	defer e.claim.writes.RUnlock()
+	fence, unsure := e.claim.held()
 	resp, err := e.client.Txn(ctx).
-		If(fence, clientv3.Compare(clientv3.ModRevision(e.prefix+uuid), "=", int64(rev))).
+		If(clientv3.Compare(clientv3.ModRevision(e.claim.key), "=", fence), clientv3.Compare(clientv3.ModRevision(e.prefix+uuid), "=", int64(rev))).
 		Then(op).
 		Else(clientv3.OpGet(e.claim.key)).
 		Commit()
@@ -81,7 +83,11 @@ func (e *Etcd) write(ctx context.Context, uuid string, rev Rev, op clientv3.Op) 
 	if resp.Succeeded {
 		return Rev(resp.Header.Revision), nil
 	}
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) == 0 || kvs[0].ModRevision != e.claim.revision() {
+	claim := resp.Responses[0].GetResponseRange().Kvs
+	switch {
+	case len(claim) == 0 || unsure:
+		return 0, errkind.Errorf(errkind.Unavailable, "write VCM %s: the claim on unit %s has lapsed and is being renewed", uuid, e.claim.esn)
+	case claim[0].ModRevision != fence:
 		return 0, ErrNotOwner
 	}
 	return 0, ErrConflict

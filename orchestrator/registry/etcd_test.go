@@ -135,8 +135,30 @@ func TestLapsedClaimIsTakenUpAgain(t *testing.T) {
 	if _, err := c.Revoke(t.Context(), leases.Leases[0].ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Remove(t.Context(), "x", 0); !errors.Is(err, registry.ErrNotOwner) {
+	if err := v.Remove(t.Context(), "x", 0); !errkind.Is(err, errkind.Unavailable) {
 		t.Errorf("without a claim: %v", err)
+	}
+	if err := registry.Renew(o); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Remove(t.Context(), "x", 0); err != nil {
+		t.Errorf("with the claim again: %v", err)
+	}
+}
+
+// A claim that was renewed, with an answer that got lost: what is in the store is
+// ours under a revision that we do not know.
+func TestClaimWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	c := server(t, t.TempDir()).Client()
+	o := acquire(t, c, "first")
+	v := registry.NewEtcd(o)
+	if _, err := c.Put(t.Context(), "/tesserae/1/units/"+esn+"/claim", `{"owner":"first","host":"here"}`); err != nil {
+		t.Fatal(err)
+	}
+	registry.Doubt(o)
+	if err := v.Remove(t.Context(), "x", 0); !errkind.Is(err, errkind.Unavailable) {
+		t.Errorf("in doubt: %v", err)
 	}
 	if err := registry.Renew(o); err != nil {
 		t.Fatal(err)
