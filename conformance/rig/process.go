@@ -40,14 +40,17 @@ func (p Process) Kill() error {
 	return handle.Signal(syscall.SIGKILL)
 }
 
-// VCMs are the processes that the orchestrator has started for VCMs and that
-// run now.
+// VCMs are the processes of VCMs that run now. The orchestrator has another
+// process, which makes them.
 func (r *Rig) VCMs() []Process {
 	var alive []Process
 	for _, d := range r.Daemons() {
 		alive = append(alive, r.note(d)...)
 	}
-	return alive
+	return slices.DeleteFunc(alive, func(p Process) bool {
+		words, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "cmdline"))
+		return err != nil || !strings.HasPrefix(string(words), "vcmd\x00")
+	})
 }
 
 // note remembers the children of a daemon, so that Stop can prove that they
