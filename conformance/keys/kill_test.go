@@ -35,7 +35,7 @@ func TestKilledWhileLoadingAndVending(t *testing.T) {
 	t.Logf("to repeat: -keys.seed=%d -keys.kills=%d", s, *kills)
 	rnd := rand.New(rand.NewPCG(s, 0))
 
-	granted := 30 * *kills * portion
+	granted := 300 * *kills * portion
 	p := newPlatform(t, []rig.SupplyGroup{{SGC: "123456", DKG: "04", Name: "Limited", Flags: []string{"--ulm", strconv.Itoa(granted)}}})
 	p.load()
 	p.secondCentre()
@@ -73,7 +73,7 @@ func TestKilledWhileLoadingAndVending(t *testing.T) {
 	if n := len(p.keys()); n != otherKeys+1 {
 		t.Errorf("%d keys are in the module, not %d", n, otherKeys+1)
 	}
-	v.exhaust()
+	v.exhaust(p.exportLog)
 	t.Logf("%d kills: %d tokens, %d commands without an answer, %d key loads of %d keys, %d interrupted; %d of %d units left, %d of 1000000 transactions",
 		*kills, v.tokens, v.lost, l.cycles, otherKeys, l.interrupted, v.ulm, granted, v.left)
 	if v.tokens == 0 || l.cycles == 0 {
@@ -190,12 +190,14 @@ func (v *vendor) run(done <-chan struct{}) {
 			v.t.Errorf("SM?VC is answered %s", status)
 		default:
 			v.tokens++
+			time.Sleep(2 * time.Millisecond) // the limit shall last
 		}
 	}
 }
 
-// exhaust vends until the limit is used up, to the last unit.
-func (v *vendor) exhaust() {
+// exhaust vends until the limit is used up, to the last unit. The log grows
+// meanwhile.
+func (v *vendor) exhaust(export func()) {
 	v.t.Helper()
 	const pan = "600727000000000009"
 	// The last kill may have come after the last command.
@@ -209,7 +211,9 @@ func (v *vendor) exhaust() {
 		if status != "00" {
 			v.t.Fatalf("SM?VC is answered %s", status)
 		}
-		v.tokens++
+		if v.tokens++; v.tokens%20000 == 0 {
+			export()
+		}
 	}
 	v.check()
 	if v.ulm != 0 {

@@ -49,7 +49,7 @@ func (r *Rig) VCMs() []Process {
 	}
 	return slices.DeleteFunc(alive, func(p Process) bool {
 		words, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "cmdline"))
-		return err != nil || !strings.HasPrefix(string(words), "vcmd\x00")
+		return err != nil || !strings.HasPrefix(string(words), "vcmd ")
 	})
 }
 
