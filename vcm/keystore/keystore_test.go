@@ -250,6 +250,37 @@ func TestFullModule(t *testing.T) {
 	}
 }
 
+// TestLoadKeysOfOneGroup: a group has keys of several base dates.
+// Loading it by its code loads one after another, and none in another's place.
+func TestLoadKeysOfOneGroup(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 10)
+	r.groups(1)
+	for _, bdt := range []int{1993, 2035} {
+		must(r.kmc.AddGroup(kmc.Group{
+			SGC: 100000, KRN: 1, KTC: "VUDK", BDT: bdt, DKG: 4, KEN: 255, SBM: 0xFFFF, ULM: 1, CLM: 1, ACT: epoch.AddDate(-1, 0, 0), Refresh: 90, SGN: "TEST",
+		}))(t)
+	}
+	must(r.kmc.AuthoriseAll(moduleID))(t)
+	r.allowUnapproved()
+	must(r.UploadPublicKey(ctx, admin, r.publicKey()))(t)
+	must(r.UploadKLF(ctx, admin, r.answered()))(t)
+	seen := map[string]int{}
+	for range 3 {
+		key := must(r.Load(ctx, admin, 100000, 1))(t)
+		seen[key.Attributes["BDT"]] = key.Register
+	}
+	if len(seen) != 3 || seen["1993"] == seen["2014"] || seen["2014"] == seen["2035"] || seen["1993"] == seen["2035"] {
+		t.Errorf("registers by base date: %v", seen)
+	}
+	if key := must(r.Load(ctx, admin, 100000, 1))(t); seen[key.Attributes["BDT"]] != key.Register {
+		t.Errorf("loaded again: base date %s into register %d of %v", key.Attributes["BDT"], key.Register, seen)
+	}
+	if keys := must(r.List(ctx, false))(t); len(keys) != 3 {
+		t.Errorf("%d keys are in the module", len(keys))
+	}
+}
+
 // TestWrongFile: an answer to an older request, and one for another module,
 // change nothing.
 func TestWrongFile(t *testing.T) {

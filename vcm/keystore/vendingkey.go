@@ -78,15 +78,14 @@ func (k *Keystore) List(ctx context.Context, all bool) ([]Key, error) {
 }
 
 // find looks a key up in the module, then in the files.
-func (k *Keystore) find(ctx context.Context, sgc, krn int) (key Key, inFile *fileKey, err error) {
+func (k *Keystore) find(ctx context.Context, sgc, krn int) (key Key, err error) {
 	err = k.cfg.Store.View(ctx, func(tx *store.Tx) error {
-		key, inFile = Key{}, nil
+		key = Key{}
 		files, err := findInFiles(tx, sgc, krn)
 		if err != nil {
 			return err
 		}
 		if len(files) > 0 {
-			inFile = &files[0]
 			key = filedKey(files[0])
 		}
 		loaded, err := k.cfg.Module.Find(tx.Bucket(k.cfg.ModuleBucket), sgc, krn)
@@ -101,13 +100,49 @@ func (k *Keystore) find(ctx context.Context, sgc, krn int) (key Key, inFile *fil
 	if err == nil && key.Attributes == nil {
 		err = errkind.Errorf(errkind.NotFound, "no vending key for %s", keyload.KeyName(sgc, krn))
 	}
-	return key, inFile, err
+	return key, err
 }
 
 // Show returns one vending key.
 func (k *Keystore) Show(ctx context.Context, sgc, krn int) (Key, error) {
-	key, _, err := k.find(ctx, sgc, krn)
-	return key, err
+	return k.find(ctx, sgc, krn)
+}
+
+// next is the key that a supply group's load is about, and its register if it is
+// in the module. A group may have keys of several base dates and KMCs: those that
+// can be loaded now come first, and of them those that are not in the module.
+func (k *Keystore) next(ctx context.Context, sgc, krn int) (file fileKey, register int, err error) {
+	err = k.cfg.Store.View(ctx, func(tx *store.Tx) error {
+		files, err := findInFiles(tx, sgc, krn)
+		if err != nil || len(files) == 0 {
+			file = fileKey{}
+			return err
+		}
+		registers, err := k.registers(tx)
+		if err != nil {
+			return err
+		}
+		slots, err := k.cfg.Module.Slots(tx.Bucket(k.cfg.ModuleBucket))
+		if err != nil {
+			return err
+		}
+		rank := func(f fileKey) int {
+			n := registers[identity(f)].Register
+			closed := !slices.ContainsFunc(slots, func(s tsm.Slot) bool { return s.KMC == f.kmc && s.State == stateLoading })
+			return 2*number(closed) + number(n != 0)
+		}
+		file = slices.MinFunc(files, func(a, b fileKey) int { return cmp.Compare(rank(a), rank(b)) })
+		register = registers[identity(file)].Register
+		return nil
+	})
+	return file, register, err
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Load loads one key from its KMC's file.
@@ -115,17 +150,20 @@ func (k *Keystore) Load(ctx context.Context, by accounts.Actor, sgc, krn int) (K
 	ctx = tsm.By(ctx, by.String())
 	k.ops.Lock()
 	defer k.ops.Unlock()
-	key, file, err := k.find(ctx, sgc, krn)
+	if _, err := k.find(ctx, sgc, krn); err != nil {
+		return Key{}, err
+	}
+	file, register, err := k.next(ctx, sgc, krn)
 	if err != nil {
 		return Key{}, err
 	}
-	if file == nil {
+	if file.kmc == "" {
 		return Key{}, errkind.Errorf(errkind.NotFound, "%s is in no key load file: it came into the module another way", keyload.KeyName(sgc, krn))
 	}
 	if err := k.note(ctx, "klf.load", by, file.kmc, map[string]string{"keys": "1", "key": keyload.KeyName(sgc, krn)}); err != nil {
 		return Key{}, err
 	}
-	a, err := k.cfg.Module.LoadKey(ctx, file.kmc, file.record.String(), key.Register)
+	a, err := k.cfg.Module.LoadKey(ctx, file.kmc, file.record.String(), register)
 	if err != nil {
 		return Key{}, err
 	}
@@ -137,7 +175,7 @@ func (k *Keystore) Delete(ctx context.Context, by accounts.Actor, sgc, krn int) 
 	ctx = tsm.By(ctx, by.String())
 	k.ops.Lock()
 	defer k.ops.Unlock()
-	key, _, err := k.find(ctx, sgc, krn)
+	key, err := k.find(ctx, sgc, krn)
 	if err != nil {
 		return err
 	}
