@@ -26,12 +26,19 @@ import (
 // cannot.
 func free(t *testing.T, address string) {
 	t.Helper()
-	forked()
-	sockets, err := network.Reserve(network.Place{Address: address})
-	if err != nil {
-		t.Errorf("%s is not free: %v", address, err)
+	// Processes that are being started have the files of whoever starts them until
+	// their exec.
+	for end := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
+		sockets, err := network.Reserve(network.Place{Address: address})
+		if err == nil {
+			network.CloseAll(sockets)
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("%s is not free: %v", address, err)
+			return
+		}
 	}
-	network.CloseAll(sockets)
 }
 
 func taken(t *testing.T, when, address string) {
