@@ -65,10 +65,12 @@ func (r Request) Decode(v any) error {
 	return nil
 }
 
-// Reply is a handler's answer. Conn closes Files once they are sent.
+// Reply is a handler's answer. Conn closes Files once they are sent, and then
+// calls Sent, also if they could not be: what it starts may end the connection.
 type Reply struct {
 	Body  any
 	Files []*os.File
+	Sent  func()
 }
 
 // Handler answers the peer's calls. Calls run concurrently.
@@ -153,6 +155,9 @@ func (c *Conn) readAll(ctx context.Context, slots chan struct{}, handlers *sync.
 
 func (c *Conn) handle(ctx context.Context, msg message, files []*os.File) {
 	reply, err := c.handler(ctx, c, Request{Method: msg.Method, Body: msg.Body, Files: files})
+	if reply.Sent != nil {
+		defer reply.Sent()
+	}
 	defer closeAll(reply.Files)
 	out := message{ID: msg.ID, Re: true}
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
@@ -23,8 +24,8 @@ type control struct {
 	cancel context.CancelFunc
 	ended  chan struct{} // the orchestrator is gone, or close was called
 
-	started chan vcmcontrol.Start // at most one
-	stop    chan vcmcontrol.Stop  // at most one
+	started order[vcmcontrol.Start]
+	stop    order[vcmcontrol.Stop]
 
 	mu     sync.Mutex
 	module *module // nil until it serves
@@ -36,7 +37,7 @@ func openControl(f *os.File) (*control, error) {
 		return nil, errkind.Errorf(errkind.Invalid, "control socket: %w; vcmd is started by orchestratord only", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &control{cancel: cancel, ended: make(chan struct{}), started: make(chan vcmcontrol.Start, 1), stop: make(chan vcmcontrol.Stop, 1)}
+	c := &control{cancel: cancel, ended: make(chan struct{}), started: newOrder[vcmcontrol.Start](), stop: newOrder[vcmcontrol.Stop]()}
 	c.conn = fdrpc.New(uc, c.handle)
 	go func() {
 		defer close(c.ended)
@@ -53,7 +54,7 @@ func (c *control) close() {
 
 func (c *control) awaitStart(ctx context.Context) (vcmcontrol.Start, error) {
 	select {
-	case s := <-c.started:
+	case s := <-c.started.given:
 		return s, nil
 	case <-c.ended:
 		return vcmcontrol.Start{}, errkind.Errorf(errkind.Unavailable, "the orchestrator went away before it said what to start")
@@ -121,7 +122,7 @@ func (c *control) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (f
 		if err := r.Decode(&s); err != nil {
 			return fdrpc.Reply{}, err
 		}
-		return fdrpc.Reply{}, offer(c.started, s, "start")
+		return c.started.take(s, "start")
 	case vcmcontrol.MethodStats:
 		m, err := c.serving()
 		if err != nil {
@@ -140,38 +141,45 @@ func (c *control) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (f
 		finalised, err := m.finalised(ctx)
 		return fdrpc.Reply{Body: vcmcontrol.Mode{Operational: operational, Finalised: finalised}}, err
 	case vcmcontrol.MethodStop:
-		return fdrpc.Reply{}, c.askedToStop(ctx, r)
+		return c.askedToStop(ctx, r)
 	default:
 		return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "unknown method %q", r.Method)
 	}
 }
 
-func (c *control) askedToStop(ctx context.Context, r fdrpc.Request) error {
+func (c *control) askedToStop(ctx context.Context, r fdrpc.Request) (fdrpc.Reply, error) {
 	var s vcmcontrol.Stop
 	if err := r.Decode(&s); err != nil {
-		return err
+		return fdrpc.Reply{}, err
 	}
 	m, err := c.serving()
 	if err != nil {
-		return err
+		return fdrpc.Reply{}, err
 	}
 	if !s.Force {
 		operational, err := m.operational(ctx)
 		if err != nil {
-			return err
+			return fdrpc.Reply{}, err
 		}
 		if operational {
-			return errkind.Errorf(errkind.Mode, "the tenant's token service is operational: stop it with force, or have the tenant stop vending")
+			return fdrpc.Reply{}, errkind.Errorf(errkind.Mode, "the tenant's token service is operational: stop it with force, or have the tenant stop vending")
 		}
 	}
-	return offer(c.stop, s, "stop")
+	return c.stop.take(s, "stop")
 }
 
-func offer[T any](ch chan T, v T, what string) error {
-	select {
-	case ch <- v:
-		return nil
-	default:
-		return errkind.Errorf(errkind.Mode, "%s was called before", what)
+// order is what the orchestrator says once. It is obeyed when the orchestrator
+// has its answer: obeying may end the process.
+type order[T any] struct {
+	given chan T // one at most
+	taken *atomic.Bool
+}
+
+func newOrder[T any]() order[T] { return order[T]{given: make(chan T, 1), taken: new(atomic.Bool)} }
+
+func (o order[T]) take(v T, what string) (fdrpc.Reply, error) {
+	if o.taken.Swap(true) {
+		return fdrpc.Reply{}, errkind.Errorf(errkind.Mode, "%s was called before", what)
 	}
+	return fdrpc.Reply{Sent: func() { o.given <- v }}, nil
 }

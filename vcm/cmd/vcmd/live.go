@@ -29,7 +29,7 @@ func (m *module) live(ctx context.Context, c *control, log *slog.Logger) (err er
 	drain := defaultDrain
 	why := "told by signal"
 	select {
-	case s := <-c.stop:
+	case s := <-c.stop.given:
 		why = "stopped"
 		drain = time.Duration(s.Drain) * time.Millisecond
 	case <-c.ended:
