@@ -19,7 +19,7 @@ const (
 	DefaultMaxSockets   = 64
 	DefaultIdleTimeout  = 5 * time.Minute
 	DefaultFrameTimeout = 10 * time.Second
-	DefaultInFlight     = 32
+	DefaultInFlight     = 64
 )
 
 // TraceLevel says how much a server logs about its commands. Key material and
