@@ -54,6 +54,7 @@ func attempts() []attempt {
 		{name: "bpf", about: "make a BPF map", rootOnly: true},
 		{name: "another-filter", about: "load a system call filter"},
 		{name: "big-file", about: "make the store's file 512 MiB large"},
+		{name: "fill-store", about: "write 64 MiB into each of the store's two files"},
 		{name: "many-files", about: "make 64 files of 16 MiB"},
 		{name: "fork-bomb", about: "make 400 processes"},
 		{name: "memory", about: "use 512 MiB of memory", last: true},

@@ -34,6 +34,10 @@ func features() []feature {
 	return []feature{
 		{"user namespaces", clone(unix.CLONE_NEWUSER), "landlock", "landlock", user},
 		{"network namespaces", clone(unix.CLONE_NEWNET), "landlock", "landlock", network},
+		{"mount namespaces", clone(unix.CLONE_NEWNS), "landlock", "landlock", root},
+		{"process namespaces", clone(unix.CLONE_NEWPID), "landlock", "landlock", pid},
+		{"IPC namespaces", clone(unix.CLONE_NEWIPC), "landlock", "landlock", ipc},
+		{"UTS namespaces", clone(unix.CLONE_NEWUTS), "landlock", "landlock", uts},
 		{"pivot_root", []denied{{"pivot_root", 0, unix.EPERM}}, "landlock", "landlock", root},
 		{"capset", []denied{{"capset", 0, unix.EPERM}}, "landlock", "landlock", capabilities},
 		{"Landlock", []denied{{"landlock_create_ruleset", 0, unix.ENOSYS}}, "process", "process", landlock},

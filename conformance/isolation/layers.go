@@ -43,7 +43,7 @@ func layers() []layer {
 	return []layer{
 		// Nothing keeps root from reading: there it is the uid that does.
 		{name: dumpable, stopsNobody: proc},
-		{name: limits, stops: []string{"big-file", "memory"}},
+		{name: limits, stops: []string{"big-file", "fill-store", "memory"}},
 		{name: user, stops: []string{"mount", "device-node", "open-by-handle", "bpf", "raw-socket", "domain-name", "become-other"}, stopsNobody: []string{"become-other"}},
 		{name: pid, stops: []string{"ptrace", "vm-read", "signal", "signal-host", "pidfd"}},
 		{name: network, stops: []string{"connect", "connect-host", "bind", "abstract"}},

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -252,8 +253,15 @@ func (s *Suite) told(ctx context.Context, p *platform, v *vcm, level string) err
 		return err
 	}
 	for _, c := range v.report.Isolation {
-		if !strings.Contains(shown, c.Control) {
-			s.hole("vcmadmin show --isolation has no line %s:\n%s", c.Control, shown)
+		line := regexp.MustCompile(`(?m)^.*\b` + c.Control + `\b.*\b` + c.Got + `\b`)
+		if !line.MatchString(shown) {
+			s.hole("vcmadmin show --isolation has no line %s %s:\n%s", c.Control, c.Got, shown)
+		}
+		if !strings.Contains(string(text), "isolation."+c.Control) {
+			s.hole("the VCM's audit log has no line %s", c.Control)
+		}
+		if !strings.Contains(string(file), c.Control) {
+			s.hole("the VCM file has no line %s", c.Control)
 		}
 	}
 	s.print("isolation: level %s is in the signed VCM file, in 'hsmadmin vcm info', in the VCM's log, in the metrics and in 'vcmadmin show'\n", level)

@@ -32,7 +32,7 @@ func (s *Suite) resources(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, attack := range []string{"big-file", "many-files", "fork-bomb", "threads", "memory"} {
+	for _, attack := range []string{"big-file", "fill-store", "many-files", "fork-bomb", "threads", "memory"} {
 		vended, err := p.whileVending(ctx, quiet, func() error {
 			result, detail, err := greedy.order(ctx, attack, nil)
 			if err != nil {

@@ -22,9 +22,9 @@ import (
 	"github.com/tesserae-hsm/tesserae/vcm/store"
 )
 
-// order is what the isolation suite tells a VCM to do that it has taken over:
+// task is what the isolation suite tells a VCM to do that it has taken over:
 // one JSON line there, one back.
-type order struct {
+type task struct {
 	Attack string            `json:"attack"`
 	Args   map[string]string `json:"args"`
 }
@@ -60,7 +60,7 @@ func (m *module) obey(ctx context.Context, c net.Conn) {
 	if err != nil {
 		return
 	}
-	var o order
+	var o task
 	if err := json.Unmarshal(line, &o); err != nil {
 		return
 	}
