@@ -18,6 +18,9 @@ func TestEachSelfTestCanFail(t *testing.T) {
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if err := tsm.SelfTest(name); err == nil || !strings.Contains(err.Error(), "self-test "+name+" failed") {
+				t.Errorf("the unit's self-test: %v", err)
+			}
 			r := newRig(t).with(group(123456))
 			var log []tsm.Event
 			m := r.open(r.vault, func(c *tsm.Config) {
@@ -50,6 +53,9 @@ func TestEachSelfTestCanFail(t *testing.T) {
 
 func TestAHealthyModuleHasNoFailure(t *testing.T) {
 	t.Parallel()
+	if err := tsm.SelfTest(""); err != nil {
+		t.Error(err)
+	}
 	r := newRig(t)
 	if r.m.Failure() != "" {
 		t.Errorf("failure %q", r.m.Failure())

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/hsm/device"
+	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 	"github.com/tesserae-hsm/tesserae/internal/console"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
@@ -45,6 +46,10 @@ func run(c *cli.Context, cfg device.Config, socket string) (err error) {
 	if err := harden(); err != nil {
 		return err
 	}
+	if err := tsm.SelfTest(""); err != nil {
+		return errkind.Errorf(errkind.Integrity, "the unit does not start: %w; the program or the host is damaged: install it again, or on another host", err)
+	}
+	cfg.Log.Info("self-tests passed", "count", len(tsm.SelfTests()))
 	u, err := device.Open(c.Context, cfg)
 	if err != nil {
 		return err
