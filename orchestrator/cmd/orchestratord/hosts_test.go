@@ -36,33 +36,51 @@ func (h netHost) do(t testing.TB, fn func()) {
 		fn()
 		return
 	}
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // until the thread ends, with the goroutine
-		err := unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			fn()
+	err := elsewhere(func() error {
+		if err := unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		fn()
+		return nil
+	})
+	if err != nil {
 		t.Fatalf("enter a network namespace: %v", err)
 	}
 }
 
-func newNetHost(t *testing.T) netHost {
-	t.Helper()
-	made := make(chan error)
-	var h netHost
+// elsewhere does fn on a thread whose network namespace fn may change. The thread
+// goes home then: its end would be that of every process that another test has
+// started from it to end with its parent.
+func elsewhere(fn func() error) error {
+	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			done <- err
+			return
+		}
+		err = fn()
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back == nil {
+			runtime.UnlockOSThread()
+		} else {
+			err = errors.Join(err, back)
+		}
+		done <- errors.Join(err, home.Close())
+	}()
+	return <-done
+}
+
+func newNetHost(t *testing.T) netHost {
+	t.Helper()
+	var h netHost
+	err := elsewhere(func() (err error) {
+		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 			h.ns, err = os.Open("/proc/thread-self/ns/net")
 		}
-		made <- err
-	}()
-	if err := <-made; err != nil {
+		return err
+	})
+	if err != nil {
 		t.Fatalf("make a network namespace: %v", err)
 	}
 	t.Cleanup(func() { h.ns.Close() })
