@@ -23,6 +23,7 @@ packages: ## what the tests need besides Go
 	@.ci/packages
 
 test: packages ## the whole suite, with the race detector
+	@.ci/reduced
 	$(GO) run ./conformance/cmd/stsvectors conformance/vectors/sts-tokens.json
 	$(GO) test -race -timeout 30m ./...
 

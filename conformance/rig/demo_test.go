@@ -97,7 +97,7 @@ func TestUnprivilegedDemo(t *testing.T) {
 	t.Parallel()
 	asRoot := os.Geteuid() == 0
 	if !asRoot {
-		t.Logf("reduced: the test runs as uid %d, and so does this demo", os.Geteuid())
+		t.Logf("this test runs as uid %d, and so does the demo", os.Geteuid())
 	}
 	out := demo(t, asRoot)
 	finished(t, out)

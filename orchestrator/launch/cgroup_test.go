@@ -115,9 +115,7 @@ func TestNoCgroup(t *testing.T) {
 func TestRealCgroup(t *testing.T) {
 	g, err := launch.FindCgroups("tesserae-test")
 	if os.Geteuid() != 0 || err != nil {
-		if os.Geteuid() == 0 {
-			t.Logf("REDUCED: this machine has no writable control groups: %v", err)
-		}
+		t.Logf("REDUCED: without root or writable control groups only their replacement is tested (%v)", err)
 		if _, err := g.Make("x", limits); err != nil {
 			t.Errorf("the replacement fails: %v", err)
 		}

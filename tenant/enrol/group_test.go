@@ -164,7 +164,7 @@ func TestGroups(t *testing.T) {
 func TestMembersUseRootsKeys(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("REDUCED: to become another user needs root; modes and groups are tested in TestGroups")
+		t.Skip("REDUCED: without root nobody else can use the keys; modes and groups are tested in TestGroups")
 	}
 	h := newHost(t)
 	for dir := h.dir; dir != os.TempDir() && len(dir) > 1; dir = filepath.Dir(dir) {

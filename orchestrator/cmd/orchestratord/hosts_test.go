@@ -113,7 +113,7 @@ func (h netHost) dial(t *testing.T, address string) (c net.Conn, err error) {
 func TestHostsOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("REDUCED: hosts of their own need root; without, only TestRealSubnets of orchestrator/network covers real subnets")
+		t.Skip("REDUCED: without root there are no hosts of their own; only TestRealSubnets of orchestrator/network covers real subnets")
 	}
 	provider, tenants := newNetHost(t), newNetHost(t)
 	provider.ip(t, "link add wire type veth peer name wire netns "+tenants.path())
