@@ -11,7 +11,7 @@ const allRegisters = 0xFFFF
 // manage applies a class 2 token other than a key-change section.
 func (m *Meter) manage(r Result, t token) Result {
 	if t.subclass > 10 {
-		return r.reject(FunctionError, "class 2 subclass %d is proprietary and not implemented", t.subclass)
+		return r.reject(FunctionError, "class 2 subclass %d is proprietary; this meter has no manufacturer's functions", t.subclass)
 	}
 	r, ok := m.identified(r, t.tid)
 	if !ok {
