@@ -4,6 +4,9 @@
 // What was granted is not assumed but told to the process
 // (vcmcontrol.Isolation), which proves it by attempts. Below the floor nothing
 // is started.
+//
+// Where a process gets name spaces of its own, a second, small process makes it
+// (forker.go): the orchestrator's memory is too large to be copied for each.
 package launch
 
 import (
