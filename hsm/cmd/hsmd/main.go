@@ -16,8 +16,9 @@ func main() { console.Main(newApp) }
 
 func newApp(env *console.Env) *cli.App {
 	return &cli.App{
-		Name:  "hsmd",
-		Usage: "the physical module: root key, clock, partitions, counters",
+		Name:    "hsmd",
+		Usage:   "the physical module: root key, clock, partitions, counters",
+		Version: console.Version(),
 		Commands: []*cli.Command{
 			initCommand(env), warrantCommand(env), runCommand(env),
 			showCommand(env), tamperCommand(env), factoryCommand(env),

@@ -4,8 +4,6 @@
 package main
 
 import (
-	"runtime/debug"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/tesserae-hsm/tesserae/internal/console"
@@ -21,16 +19,7 @@ func app(env *console.Env) *cli.App {
 	return &cli.App{
 		Name:     "orchestratord",
 		Usage:    "host virtual security modules on one HSM",
-		Version:  version(),
+		Version:  console.Version(),
 		Commands: []*cli.Command{runCommand(env)},
 	}
-}
-
-// version is what the Go tool recorded in the binary.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }
