@@ -27,7 +27,8 @@ func TestChildrenOutliveTheForker(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for !strings.Contains(stat(t, pid), ") Z ") { // it may still take an order
+	// Until its last thread has ended it may still take an order.
+	for !strings.Contains(stat(t, pid), ") Z ") || threads(t, pid) > 1 {
 		time.Sleep(time.Millisecond)
 	}
 	second := start(t, l, spec(t, "second"))
@@ -49,6 +50,15 @@ func stat(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	return string(p)
+}
+
+func threads(t *testing.T, pid int) int {
+	t.Helper()
+	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
 
 func parent(t *testing.T, pid int) (ppid int) {
