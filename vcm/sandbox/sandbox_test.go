@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -19,6 +20,10 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
 )
+
+// starting is held while a process is made: what syscall opens to write the
+// new one's identity maps is not closed in another that is made meanwhile.
+var starting sync.Mutex
 
 // hostile is built as vcmd is shipped: without cgo.
 var hostile string
@@ -81,9 +86,14 @@ func attack(t *testing.T, name, mode string) string {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
 	}
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	starting.Lock()
+	err = cmd.Start()
+	starting.Unlock()
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var e *exec.ExitError
 	if errors.As(err, &e) && e.Sys().(syscall.WaitStatus).Signaled() {
 		return unix.SignalName(e.Sys().(syscall.WaitStatus).Signal())
@@ -91,7 +101,7 @@ func attack(t *testing.T, name, mode string) string {
 	if err != nil {
 		t.Fatalf("%s, %s: %v\n%s", name, mode, err, &stderr)
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(stdout.String())
 }
 
 // Each attack works where there is no sandbox, and ends as it should in one.

@@ -19,6 +19,10 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
+// starting is held while a process is made: what syscall opens to write the
+// new one's identity maps is not closed in another that is made meanwhile.
+var starting sync.Mutex
+
 // process is a started vcmd.
 type process struct {
 	t      testing.TB
@@ -88,7 +92,10 @@ func (r *rig) spawn(extra ...*os.File) *process {
 		ExtraFiles: append(append([]*os.File{there, deviceEnd, dir}, r.sockets...), extra...),
 	}
 	p.conn = fdrpc.New(here, p.answer)
-	if err := p.cmd.Start(); err != nil {
+	starting.Lock()
+	err = p.cmd.Start()
+	starting.Unlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range []*os.File{there, deviceEnd, unitEnd, dir} {
