@@ -2,7 +2,6 @@ package isolation
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"syscall"
 
@@ -70,5 +69,5 @@ func Deny(name string, program []string) error {
 	if err := seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: p}); err != nil {
 		return err
 	}
-	return unix.Exec(program[0], program, os.Environ())
+	return become(program)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -21,7 +20,7 @@ func (s *Suite) kernel(ctx context.Context) error {
 		if s.Short && i%2 == 1 {
 			continue
 		}
-		bin, err := s.without(f, i)
+		bin, err := s.wrapped(s.Bin, fmt.Sprintf("kernel-%d", i), "deny", f.name)
 		if err != nil {
 			return err
 		}
@@ -43,31 +42,6 @@ func (s *Suite) kernel(ctx context.Context) error {
 		s.print("isolation: without %-18s level %-9s and refused below the floor %s\n", f.name, want, floor)
 	}
 	return nil
-}
-
-// without is a folder of programs whose orchestrator lacks a feature.
-func (s *Suite) without(f feature, i int) (string, error) {
-	dir := filepath.Join(s.Dir, fmt.Sprintf("bin-%d", i))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	entries, err := os.ReadDir(s.Bin)
-	if err != nil {
-		return "", err
-	}
-	for _, e := range entries {
-		path := filepath.Join(s.Bin, e.Name())
-		if e.Name() == "orchestratord" {
-			script := fmt.Sprintf("#!/bin/sh\nexec '%s/isolation' deny '%s' '%s' \"$@\"\n", s.Bin, f.name, path)
-			err = os.WriteFile(filepath.Join(dir, e.Name()), []byte(script), 0o755)
-		} else {
-			err = os.Symlink(path, filepath.Join(dir, e.Name()))
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-	return dir, nil
 }
 
 // startOn starts one VCM. refusal is what the orchestrator said if it did not.

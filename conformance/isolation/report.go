@@ -125,7 +125,7 @@ func (s *Suite) outside(v, other *vcm) {
 		s.hole("outside: a VCM has an environment: %q %v", environ, err)
 	}
 	s.census(v)
-	s.groups(v)
+	s.member(v)
 }
 
 // census compares a VCM's descriptors with those that it is declared to have.
@@ -161,8 +161,8 @@ func (s *Suite) census(v *vcm) {
 	}
 }
 
-// groups reads the limits of the VCM's control groups where the kernel keeps them.
-func (s *Suite) groups(v *vcm) {
+// member checks that the VCM is in control groups of its own.
+func (s *Suite) member(v *vcm) {
 	if has(v.lacking(), cgroup) {
 		return
 	}

@@ -18,6 +18,7 @@ type Suite struct {
 	Out   io.Writer
 	Short bool     // the rows and attempts that a test can wait for
 	Parts []string // of the names of parts; none means all
+	Rows  []string // of the matrix, by their names; none means all
 
 	log   io.Writer
 	mu    sync.Mutex
@@ -73,7 +74,7 @@ type part struct {
 }
 
 func (s *Suite) parts() []part {
-	return []part{{"matrix", s.matrix}, {"report", s.report}, {"canary", s.canary}, {"tenants", s.tenants}, {"resources", s.resources}, {"kernel", s.kernel}}
+	return []part{{"matrix", s.matrix}, {"report", s.report}, {"canary", s.canary}, {"tenants", s.tenants}, {"resources", s.resources}, {"groups", s.groups}, {"kernel", s.kernel}}
 }
 
 // cgroups reports whether the orchestrator can give control groups: a VCM tells.

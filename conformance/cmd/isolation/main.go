@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/tesserae-hsm/tesserae/conformance/isolation"
 )
@@ -22,23 +23,23 @@ const nobody = 65534
 
 type options struct {
 	bin, dir, users string
-	parts           string
+	parts, rows     string
+	kernel          string
+	limit           time.Duration
 	short, keep     bool
 }
 
 func main() {
-	if len(os.Args) > 2 && os.Args[1] == "deny" { // see the part kernel
-		fmt.Fprintln(os.Stderr, "isolation:", isolation.Deny(os.Args[2], os.Args[3:]))
+	if len(os.Args) > 2 && os.Args[1] == "before" { // a program of the suite begins
+		fmt.Fprintln(os.Stderr, "isolation:", isolation.Before(os.Args[2:]))
 		os.Exit(1)
 	}
+	if len(os.Args) > 1 && os.Args[1] == "guest" { // the first process of a virtual machine
+		guest(os.Args[2:])
+		return
+	}
 	var o options
-	flag.StringVar(&o.bin, "built", "", "folder with programs that an earlier run has built")
-	flag.StringVar(&o.dir, "dir", "", "empty folder to run in (default: a temporary one)")
-	flag.StringVar(&o.users, "users", "root,nobody", "whom to run as, where that can be chosen")
-	flag.StringVar(&o.parts, "parts", "", "parts to run, separated by commas (default: all)")
-	flag.BoolVar(&o.short, "short", false, "only a few rows of the table")
-	flag.BoolVar(&o.keep, "keep", false, "keep the state and the logs")
-	flag.Parse()
+	_ = o.flags().Parse(os.Args[1:]) // it exits
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
 	stop()
@@ -46,6 +47,20 @@ func main() {
 		fmt.Fprintf(os.Stderr, "isolation: FAILED: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+func (o *options) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("isolation", flag.ExitOnError)
+	f.StringVar(&o.bin, "built", "", "folder with programs that an earlier run has built")
+	f.StringVar(&o.dir, "dir", "", "empty folder to run in (default: a temporary one)")
+	f.StringVar(&o.users, "users", "root,nobody", "whom to run as, where that can be chosen")
+	f.StringVar(&o.parts, "parts", "", "parts to run, separated by commas (default: all)")
+	f.StringVar(&o.rows, "rows", "", "rows of the matrix to run, separated by commas (default: all)")
+	f.StringVar(&o.kernel, "kernel", "", "run in a virtual machine with this kernel, whose control groups are of version 2")
+	f.DurationVar(&o.limit, "limit", 20*time.Minute, "how long a virtual machine may take")
+	f.BoolVar(&o.short, "short", false, "only a few rows of the table")
+	f.BoolVar(&o.keep, "keep", false, "keep the state and the logs")
+	return f
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -61,7 +76,10 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	if os.Geteuid() != 0 {
+	switch {
+	case o.kernel != "":
+		return inMachine(ctx, o)
+	case os.Geteuid() != 0:
 		return suite(ctx, o)
 	}
 	var errs []error
@@ -88,6 +106,9 @@ func suite(ctx context.Context, o options) (err error) {
 	s := &isolation.Suite{Bin: o.bin, Dir: o.dir, Out: os.Stdout, Short: o.short}
 	if o.parts != "" {
 		s.Parts = strings.Split(o.parts, ",")
+	}
+	if o.rows != "" {
+		s.Rows = strings.Split(o.rows, ",")
 	}
 	holes, err := s.Run(ctx)
 	for _, h := range holes {
@@ -136,7 +157,7 @@ func asNobody(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer self.Close()
-	args := []string{"-built", o.bin, "-dir", work, "-parts", o.parts, fmt.Sprintf("-short=%t", o.short), "-keep"}
+	args := []string{"-built", o.bin, "-dir", work, "-parts", o.parts, "-rows", o.rows, fmt.Sprintf("-short=%t", o.short), "-keep"}
 	cmd := exec.CommandContext(ctx, fmt.Sprintf("/proc/self/fd/%d", self.Fd()), args...)
 	cmd.Dir = work
 	cmd.Env = append(env, "PATH=/usr/bin:/bin", "HOME="+work, "TMPDIR="+work)

@@ -72,6 +72,7 @@ var attacks = map[string]func(map[string]string) (string, error){
 	"memory":     takeMemory,
 	"fork-bomb":  forkBomb,
 	"threads":    threads,
+	"burn":       burn,
 }
 
 func number(s string) int { n, _ := strconv.Atoi(s); return n }

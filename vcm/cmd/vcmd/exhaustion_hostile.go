@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -152,4 +153,22 @@ func threads(map[string]string) (string, error) {
 		}
 	}
 	return fmt.Sprintf("%d threads", want), nil
+}
+
+// burn keeps as many processors busy as it can get, with as many threads as it is
+// told to, and returns when the time is over.
+func burn(a map[string]string) (string, error) {
+	n, end := number(a["threads"]), time.Now().Add(time.Duration(number(a["ms"]))*time.Millisecond)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(n + 1))
+	var spinning sync.WaitGroup
+	for range n {
+		spinning.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			for time.Now().Before(end) {
+			}
+		})
+	}
+	spinning.Wait()
+	return fmt.Sprintf("%d threads", n), nil
 }
