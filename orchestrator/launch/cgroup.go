@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
 
@@ -61,6 +63,8 @@ type hierarchy struct {
 	bases map[string]string
 	// homes is where the orchestrator is, in v1.
 	homes map[string]string
+	// leaf is the group that the orchestrator made way to, in v2, if it had to.
+	leaf string
 }
 
 // FindCgroups looks for writable control groups of the calling process and
@@ -86,7 +90,7 @@ func findCgroups(mountinfo, own, name string) (*hierarchy, error) {
 	v1, v2 := locate(mountinfo, own)
 	var errs []error
 	if v2 != "" {
-		h, err := prepareV2(v2, name)
+		h, err := prepareV2(delegated(v2), name)
 		if err == nil {
 			return h, nil
 		}
@@ -166,16 +170,19 @@ func prepareV2(own, name string) (*hierarchy, error) {
 			return nil, errkind.Errorf(errkind.Unavailable, "no %s controller in %s", c, own)
 		}
 	}
+	h := &hierarchy{version: "v2", bases: map[string]string{}}
 	enable := "+" + strings.Join(controllers, " +")
 	if err := write(own, "cgroup.subtree_control", enable); err != nil {
-		leaf := filepath.Join(own, name+"-orchestrator")
-		if err := mkdir(leaf); err != nil {
+		h.leaf = filepath.Join(own, name+"-orchestrator")
+		if err := mkdir(h.leaf); err != nil {
 			return nil, err
 		}
-		if err := write(leaf, "cgroup.procs", strconv.Itoa(os.Getpid())); err != nil {
-			return nil, err
+		err := write(h.leaf, "cgroup.procs", strconv.Itoa(os.Getpid()))
+		if err == nil {
+			err = write(own, "cgroup.subtree_control", enable)
 		}
-		if err := write(own, "cgroup.subtree_control", enable); err != nil {
+		if err != nil {
+			h.comeBack()
 			return nil, err
 		}
 	}
@@ -186,11 +193,38 @@ func prepareV2(own, name string) (*hierarchy, error) {
 	if err := write(dir, "cgroup.subtree_control", enable); err != nil {
 		return nil, err
 	}
-	h := &hierarchy{version: "v2", bases: map[string]string{}}
 	for _, c := range controllers {
 		h.bases[c] = dir
 	}
 	return h, h.sweep()
+}
+
+// comeBack leaves the group that the orchestrator was started in as it was found,
+// once those of VCMs are gone: a service manager starts the next one there.
+func (h *hierarchy) comeBack() {
+	if h.leaf == "" {
+		return
+	}
+	own := filepath.Dir(h.leaf)
+	_ = write(own, "cgroup.subtree_control", "-"+strings.Join(controllers, " -"))
+	if err := write(own, "cgroup.procs", strconv.Itoa(os.Getpid())); err != nil {
+		return // somebody else divides it
+	}
+	_ = os.Remove(h.leaf)
+}
+
+// delegated is the group that the caller may divide, given the one that it is in:
+// that one, or the one above if a service manager has marked that as given away
+// and has put the service's processes into a leaf of it.
+func delegated(own string) string {
+	above := filepath.Dir(own)
+	for _, mark := range []string{"trusted.delegate", "user.delegate"} {
+		var value [2]byte
+		if n, err := unix.Getxattr(above, mark, value[:]); err == nil && string(value[:n]) == "1" {
+			return above
+		}
+	}
+	return own
 }
 
 // sweep removes what VCMs of an orchestrator that died left behind.
@@ -243,6 +277,7 @@ func (h *hierarchy) Close() error {
 		}
 	}
 	g.Remove()
+	h.comeBack()
 	return nil
 }
 
