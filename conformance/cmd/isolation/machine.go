@@ -15,7 +15,9 @@ func inMachine(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	if !o.keep {
+		defer os.RemoveAll(dir)
+	}
 	// Words for the kernel's command line, which knows no quotes here.
 	arguments := []string{"guest", "-parts=" + o.parts, "-rows=" + strings.ReplaceAll(o.rows, " ", "_"), fmt.Sprintf("-short=%t", o.short)}
 	return vm.Machine{
