@@ -13,8 +13,32 @@ import (
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
 )
 
-// storeTimeout bounds one write to the registry.
-const storeTimeout = 5 * time.Second
+const (
+	// storeTimeout bounds what the registry is asked for on nobody's behalf.
+	storeTimeout = 5 * time.Second
+	// callTimeout bounds a call that does not say how long its caller waits. He
+	// ends it by leaving, which the longest --timeout makes him do.
+	callTimeout = 120 * time.Second
+)
+
+// storing is ctx for the registry, which tries until it ends: until a caller's
+// time is over, if there is one.
+func storing(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, has := ctx.Deadline(); has {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, storeTimeout)
+}
+
+// lasting is ctx for what a caller began and cannot leave half done: it has his
+// time and a little more.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	left := storeTimeout
+	if end, has := ctx.Deadline(); has {
+		left = max(left, time.Until(end))
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), left)
+}
 
 // apply lets e happen to v and stores the record before it returns. Nothing
 // changes in memory when the store did not take it.
@@ -55,7 +79,7 @@ func (h *Host) update(ctx context.Context, v *vcm, fn func(lifecycle.Record) (li
 
 // store writes next and, once it is durable, makes it the record. v.writing is held.
 func (h *Host) store(ctx context.Context, v *vcm, next lifecycle.Record) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := storing(ctx)
 	defer cancel()
 	v.mu.Lock()
 	rev := v.rev
@@ -79,7 +103,7 @@ func (h *Host) reload(ctx context.Context, v *vcm) error {
 	if !v.unsure {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := storing(ctx)
 	defer cancel()
 	rec, rev, err := h.cfg.VCMs.Get(ctx, v.uuid)
 	if err != nil {
@@ -198,10 +222,12 @@ func (h *Host) flushOne(v *vcm) {
 	}
 }
 
-// settle ends what a record says is under way and nobody does: the operation
-// that began it failed towards its caller because the registry's answer was
-// lost. Whoever operates on a VCM holds it, so one that is free and yet
+// settle goes on with what a record says is under way and nobody does: the
+// operation that began it failed towards its caller because the registry's answer
+// was lost. Whoever operates on a VCM holds it, so one that is free and yet
 // starting without a supervisor, stopping, deleting or pending is left over.
+//
+// What may have been seen is not undone: nobody asked for that.
 func (h *Host) settle(v *vcm) {
 	select {
 	case v.busy <- struct{}{}:
@@ -218,21 +244,18 @@ func (h *Host) settle(v *vcm) {
 	if err != nil || v.gone() {
 		return // or with the next tick
 	}
-	v.mu.Lock()
-	rec, idle := v.rec, v.super == nil
-	v.mu.Unlock()
-	const reason = "the registry did not answer"
+	rec := v.record()
 	switch {
 	case rec.Pending:
 		h.rollBack(h.run, v)
 	case rec.State == lifecycle.Deleting:
 		err = h.erase(h.run, v)
-	case rec.State == lifecycle.Starting && idle:
-		_, err = h.apply(h.run, v, lifecycle.Reboot, reason)
-	case rec.State == lifecycle.Stopping && idle:
-		_, err = h.apply(h.run, v, lifecycle.Ended, reason)
+	case rec.State == lifecycle.Starting:
+		h.supervise(v)
+	case rec.State == lifecycle.Stopping && v.idle():
+		_, err = h.apply(h.run, v, lifecycle.Ended, "the registry did not answer")
 	case rec.State == lifecycle.Stopping:
-		_, err = h.apply(h.run, v, lifecycle.Kept, reason)
+		_, err = h.apply(h.run, v, lifecycle.Kept, "the registry did not answer")
 	default:
 		h.keep(v)
 	}
@@ -241,6 +264,21 @@ func (h *Host) settle(v *vcm) {
 		return
 	}
 	v.unclaim()
+}
+
+// idle reports whether nobody keeps a process of v running. v is held.
+func (v *vcm) idle() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.super == nil {
+		return true
+	}
+	select {
+	case <-v.super.Done(): // it gave up
+		return true
+	default:
+		return false
+	}
 }
 
 // stamp is the module's time for a record, the host's while the unit is away.

@@ -19,6 +19,8 @@ import (
 
 // Create makes a VCM from a tenant's request.
 func (h *Host) Create(ctx context.Context, by Actor, file []byte, c admit.Choices) (lifecycle.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	v, creation, err := h.reserve(ctx, by, file, c)
 	if err != nil {
 		return lifecycle.Record{}, err
@@ -212,7 +214,7 @@ func (h *Host) removeRecord(ctx context.Context, v *vcm) error {
 
 // remove removes the record at rev. v.writing is held.
 func (h *Host) remove(ctx context.Context, v *vcm, rev registry.Rev) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := storing(ctx)
 	defer cancel()
 	err := h.cfg.VCMs.Remove(ctx, v.uuid, rev)
 	v.unsure = v.unsure || err != nil

@@ -54,6 +54,8 @@ func (h *Host) Busy(ctx context.Context) error {
 
 // Delete deletes a VCM for ever: first its key, then everything else.
 func (h *Host) Delete(ctx context.Context, by Actor, uuid string, force bool) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	v, err := h.hold(ctx, uuid)
 	if err != nil {
 		return err
@@ -72,7 +74,9 @@ func (h *Host) Delete(ctx context.Context, by Actor, uuid string, force bool) er
 		return err
 	}
 	// No way back: what fails now is done again by the next delete or run.
-	if err := h.erase(context.WithoutCancel(ctx), v); err != nil {
+	ctx, end := lasting(ctx)
+	defer end()
+	if err := h.erase(ctx, v); err != nil {
 		h.auditOutcome(by, "vcm.delete", uuid, at, err)
 		return err
 	}
@@ -81,6 +85,8 @@ func (h *Host) Delete(ctx context.Context, by Actor, uuid string, force bool) er
 
 // SetProperty changes one property to the value of a tenant's request.
 func (h *Host) SetProperty(ctx context.Context, by Actor, uuid string, file []byte, name, value string) (lifecycle.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	v, err := h.hold(ctx, uuid)
 	if err != nil {
 		return lifecycle.Record{}, err

@@ -23,6 +23,8 @@ const (
 // Start starts a VCM and waits at most timeout until it serves. A start that
 // takes longer goes on.
 func (h *Host) Start(ctx context.Context, by Actor, uuid string, file []byte, timeout time.Duration) (lifecycle.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	v, err := h.hold(ctx, uuid)
 	if err != nil {
 		return lifecycle.Record{}, err
@@ -32,8 +34,6 @@ func (h *Host) Start(ctx context.Context, by Actor, uuid string, file []byte, ti
 	if err != nil {
 		return rec, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	rec, err = v.await(ctx, func(r lifecycle.Record) bool { return r.State != lifecycle.Starting })
 	v.mu.Lock()
 	last, final := v.lastErr, v.final
@@ -59,14 +59,16 @@ func (h *Host) begin(ctx context.Context, by Actor, v *vcm, file []byte) (lifecy
 	rec := v.record()
 	// What the state says is said before anything about the request.
 	if _, changed, err := rec.Apply(lifecycle.Start, time.Now(), ""); err != nil || !changed {
+		if err == nil {
+			h.supervise(v) // a start whose answer was lost
+		}
 		return rec, err
 	}
 	t, err := h.now(ctx)
 	if err != nil {
 		return rec, err
 	}
-	share, err := h.claim(v, rec, t, file)
-	if err != nil {
+	if err := h.claim(v, rec, t, file); err != nil {
 		return rec, err
 	}
 	if err := h.audit(ctx, by, "vcm.start", v.uuid, t.Module, nil); err != nil {
@@ -83,35 +85,39 @@ func (h *Host) begin(ctx context.Context, by Actor, v *vcm, file []byte) (lifecy
 		return rec, err
 	}
 	v.unclaim()
-	v.mu.Lock()
-	v.share = share
-	v.mu.Unlock()
 	h.supervise(v)
 	return next, nil
 }
 
 // claim admits v as one of the active VCMs.
-func (h *Host) claim(v *vcm, rec lifecycle.Record, t hsmapi.Time, file []byte) ([]byte, error) {
+func (h *Host) claim(v *vcm, rec lifecycle.Record, t hsmapi.Time, file []byte) error {
 	h.admission.Lock()
 	defer h.admission.Unlock()
 	share, err := h.admitter(t).Start(rec, file)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	v.mu.Lock()
-	v.claimed = true
+	v.claimed, v.share = true, share
 	v.mu.Unlock()
-	return share, nil
+	return nil
 }
 
+// unclaim ends what claim began; the record says by now what has become of it.
 func (v *vcm) unclaim() {
 	v.mu.Lock()
-	v.claimed = false
-	v.mu.Unlock()
+	defer v.mu.Unlock()
+	if v.claimed = false; !v.rec.State.Active() {
+		v.share = nil
+	}
 }
 
-// supervise launches v and keeps it running. v is held, or nobody knows it yet.
+// supervise launches v and keeps it running, unless that is being done. v is held,
+// or nobody knows it yet.
 func (h *Host) supervise(v *vcm) {
+	if !v.idle() {
+		return
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.lastErr, v.final = "", nil
@@ -211,13 +217,15 @@ func (h *Host) weight(rec lifecycle.Record) int {
 // Stop stops a VCM. Without force it refuses while the tenant's service is
 // operational.
 func (h *Host) Stop(ctx context.Context, by Actor, uuid string, force bool, timeout time.Duration) (lifecycle.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	v, err := h.hold(ctx, uuid)
 	if err != nil {
 		return lifecycle.Record{}, err
 	}
 	defer v.unlock()
 	rec := v.record()
-	if _, changed, err := rec.Apply(lifecycle.Stop, time.Now(), ""); err != nil || !changed {
+	if _, _, err := rec.Apply(lifecycle.Stop, time.Now(), ""); err != nil {
 		return rec, err
 	}
 	finalised, err := h.idle(ctx, v)
@@ -234,8 +242,9 @@ func (h *Host) Stop(ctx context.Context, by Actor, uuid string, force bool, time
 		return rec, err
 	}
 	// From here on the VCM is being stopped, whoever still waits for it.
+	left, _ := ctx.Deadline()
 	ctx = context.WithoutCancel(ctx)
-	if err := h.end(ctx, v, force, timeout); err != nil {
+	if err := h.end(ctx, v, force, time.Until(left)); err != nil {
 		h.auditOutcome(by, "vcm.stop", uuid, at, err)
 		kept, _ := h.apply(ctx, v, lifecycle.Kept, "")
 		return kept, err

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"iter"
 	"strings"
@@ -39,58 +38,22 @@ func NewEtcd(claim *Ownership) *Etcd {
 
 // Get implements VCMs.
 func (e *Etcd) Get(ctx context.Context, uuid string) (lifecycle.Record, Rev, error) {
-	resp, err := e.client.Get(ctx, e.prefix+uuid)
+	if err := e.claim.settle(ctx); err != nil {
+		return lifecycle.Record{}, 0, err
+	}
+	var resp *clientv3.GetResponse
+	err := persist(ctx, "read VCM "+uuid, func(ctx context.Context) (err error) {
+		resp, err = e.client.Get(ctx, e.prefix+uuid)
+		return err
+	})
 	if err != nil {
-		return lifecycle.Record{}, 0, unavailable("read VCM "+uuid, err)
+		return lifecycle.Record{}, 0, err
 	}
 	if len(resp.Kvs) == 0 {
 		return lifecycle.Record{}, 0, errkind.Errorf(errkind.NotFound, "no VCM %s", uuid)
 	}
 	r, err := lifecycle.Parse(resp.Kvs[0].Value)
 	return r, Rev(resp.Kvs[0].ModRevision), err
-}
-
-// Swap implements VCMs.
-func (e *Etcd) Swap(ctx context.Context, uuid string, rev Rev, next lifecycle.Record) (Rev, error) {
-	if next.UUID != uuid {
-		return 0, errkind.Errorf(errkind.Internal, "record of VCM %s under the key of %s", next.UUID, uuid)
-	}
-	p, err := next.Marshal()
-	if err != nil {
-		return 0, errkind.Errorf(errkind.Internal, "VCM %s: %w", uuid, err)
-	}
-	return e.write(ctx, uuid, rev, clientv3.OpPut(e.prefix+uuid, string(p)))
-}
-
-// Remove implements VCMs.
-func (e *Etcd) Remove(ctx context.Context, uuid string, rev Rev) error {
-	_, err := e.write(ctx, uuid, rev, clientv3.OpDelete(e.prefix+uuid))
-	return err
-}
-
-func (e *Etcd) write(ctx context.Context, uuid string, rev Rev, op clientv3.Op) (Rev, error) {
-	e.claim.writes.RLock()
-	defer e.claim.writes.RUnlock()
-	fence, unsure := e.claim.held()
-	resp, err := e.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(e.claim.key), "=", fence), clientv3.Compare(clientv3.ModRevision(e.prefix+uuid), "=", int64(rev))).
-		Then(op).
-		Else(clientv3.OpGet(e.claim.key)).
-		Commit()
-	if err != nil {
-		return 0, unavailable("write VCM "+uuid, err)
-	}
-	if resp.Succeeded {
-		return Rev(resp.Header.Revision), nil
-	}
-	claim := resp.Responses[0].GetResponseRange().Kvs
-	switch {
-	case len(claim) == 0 || unsure:
-		return 0, errkind.Errorf(errkind.Unavailable, "write VCM %s: the claim on unit %s has lapsed and is being renewed", uuid, e.claim.esn)
-	case claim[0].ModRevision != fence:
-		return 0, ErrNotOwner
-	}
-	return 0, ErrConflict
 }
 
 // List implements VCMs.
@@ -106,10 +69,14 @@ func (e *Etcd) Snapshot(ctx context.Context) ([]Entry, Rev, error) {
 	var at int64
 	key, end := e.prefix, clientv3.GetPrefixRangeEnd(e.prefix)
 	for {
-		resp, err := e.client.Get(ctx, key, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(at),
-			clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend))
+		var resp *clientv3.GetResponse
+		err := persist(ctx, "list VCMs", func(ctx context.Context) (err error) {
+			resp, err = e.client.Get(ctx, key, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(at),
+				clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend))
+			return err
+		})
 		if err != nil {
-			return nil, 0, unavailable("list VCMs", err)
+			return nil, 0, err
 		}
 		if at == 0 {
 			at = resp.Header.Revision // later pages show the same moment
@@ -171,13 +138,4 @@ func (e *Etcd) change(ev *clientv3.Event) (Change, error) {
 	var err error
 	c.Record, err = lifecycle.Parse(ev.Kv.Value)
 	return c, err
-}
-
-func unavailable(what string, err error) error {
-	return errkind.Errorf(errkind.Unavailable, "%s: registry: %w", what, err)
-}
-
-func marshalClaim(c Claim) (string, error) {
-	p, err := json.Marshal(c)
-	return string(p), err
 }

@@ -62,7 +62,8 @@ type VCMs interface {
 
 // Claim is who owns a unit.
 type Claim struct {
-	Owner string    `json:"owner"` // unique to one run of one orchestrator
+	Owner string    `json:"owner"` // one orchestrator, with the state folder that it locks
+	Run   string    `json:"run"`   // one run of it; Acquire makes it
 	Host  string    `json:"host"`
 	Boot  string    `json:"boot"` // the host's boot id
 	Since time.Time `json:"since"`
