@@ -10,7 +10,7 @@ COMMANDS := ./hsm/cmd/hsmd ./orchestrator/cmd/orchestratord ./vcm/cmd/vcmd \
 	./licensing/cmd/vendor ./conformance/cmd/kmc ./conformance/cmd/meter ./conformance/cmd/vend \
 	./conformance/cmd/stsvectors ./conformance/cmd/demo
 
-.PHONY: build demo test bench crash isolation interop lint scale generate clean packages
+.PHONY: build demo test bench crash isolation isolation-v2 interop lint scale generate clean packages
 
 build: ## static binaries under bin/
 	@mkdir -p $(BIN)
@@ -54,6 +54,16 @@ scale: build ## N VCMs through their life with the orchestrator killed in betwee
 isolation: ## VCMs that were taken over against every layer, as root and as nobody; about five minutes
 	@dir=$$(mktemp -d) && chmod 755 "$$dir" && trap 'rm -rf "$$dir"' EXIT && \
 	CGO_ENABLED=0 $(GO) build -o "$$dir/isolation" ./conformance/cmd/isolation && "$$dir/isolation" $(if $(PARTS),-parts $(PARTS))
+
+V2_PARTS = matrix,report,resources,groups
+V2_ROWS  = nothing,only cgroup,all but cgroup,everything
+
+isolation-v2: ## the same for control groups of version 2, in a virtual machine (QEMU, no KVM needed) with a Debian kernel; about three minutes
+	@.ci/packages machine
+	@dir=$$(mktemp -d) && chmod 755 "$$dir" && trap 'rm -rf "$$dir"' EXIT && \
+	kernel=$(KERNEL) && { [ -n "$$kernel" ] || kernel=$$(.ci/kernel "$$dir/kernel"); } && \
+	CGO_ENABLED=0 $(GO) build -o "$$dir/isolation" ./conformance/cmd/isolation && \
+	"$$dir/isolation" -kernel "$$kernel" -parts "$(or $(PARTS),$(V2_PARTS))" -rows "$(or $(ROWS),$(V2_ROWS))"
 
 generate: ## regenerate the Thrift code (Debian's thrift-compiler) and check that nothing else changed
 	internal/api/generate.sh

@@ -28,7 +28,7 @@ func (s *Suite) canary(ctx context.Context) (err error) {
 		s.print("isolation: the canary is looked for as root only: nobody cannot read the memory of VCMs\n")
 		return nil
 	}
-	p, err := open(ctx, hostileDir(s.Bin), s.dir("canary"), s.log)
+	p, err := open(ctx, s.hostile, s.dir("canary"), s.log)
 	if err != nil {
 		return err
 	}

@@ -81,8 +81,7 @@ func (s *Suite) shares(ctx context.Context, what, without string, fair bool) (ve
 		s.hole("with control groups the level is %s: lacking %v, %s", level, pair[0].lacking(), pair[0].line(cgroup))
 	}
 	if !has(pair[0].lacking(), cgroup) {
-		version, _, _ = strings.Cut(pair[0].line(cgroup), ":")
-		version = strings.TrimPrefix(version, "enforced ")
+		version, _, _ = strings.Cut(strings.TrimSpace(strings.TrimPrefix(pair[0].line(cgroup), "enforced")), ":")
 	}
 	used, err := burn(ctx, pair)
 	if err != nil {

@@ -154,7 +154,7 @@ func (o *outcome) judge(asRoot bool) {
 
 // Matrix runs the rows as the calling user.
 func (s *Suite) matrix(ctx context.Context) error {
-	p, err := open(ctx, hostileDir(s.Bin), s.dir("matrix"), s.log, "--isolation-floor", "process")
+	p, err := open(ctx, s.hostile, s.dir("matrix"), s.log, "--isolation-floor", "process")
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func (s *Suite) report(ctx context.Context) (err error) {
 			}
 		}
 	}
-	p, err := open(ctx, s.Bin, s.dir("report"), s.log)
+	p, err := open(ctx, s.programs, s.dir("report"), s.log)
 	if err != nil {
 		return err
 	}

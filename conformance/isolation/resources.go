@@ -19,7 +19,7 @@ import (
 // resources has one VCM take all it can get of the machine, from inside and from
 // its clients' side, while another vends.
 func (s *Suite) resources(ctx context.Context) (err error) {
-	p, err := open(ctx, hostileDir(s.Bin), s.dir("resources"), s.log)
+	p, err := open(ctx, s.hostile, s.dir("resources"), s.log)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,12 @@ type Suite struct {
 	Short bool     // the rows and attempts that a test can wait for
 	Parts []string // of the names of parts; none means all
 	Rows  []string // of the matrix, by their names; none means all
+	// OwnGroup starts each orchestrator in a control group of its own, as a service
+	// manager does: with version 2 nobody else may be in one that is divided.
+	OwnGroup bool
+
+	// programs are those that are shipped, hostile those that can be taken over.
+	programs, hostile string
 
 	log   io.Writer
 	mu    sync.Mutex
@@ -55,6 +61,14 @@ func (s *Suite) Run(ctx context.Context) (holes []string, err error) {
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	s.log = log
+	if err := s.choose(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if s.OwnGroup && err == nil {
+			err = s.leave(ownGroup(), "")
+		}
+	}()
 	for _, part := range s.parts() {
 		if len(s.Parts) > 0 && !has(s.Parts, part.name) {
 			continue
@@ -66,6 +80,21 @@ func (s *Suite) Run(ctx context.Context) (holes []string, err error) {
 		s.print("isolation: %s as %s: %.1f s\n", part.name, who(), time.Since(began).Seconds())
 	}
 	return s.holes, nil
+}
+
+// ownGroup is the control group of each orchestrator with OwnGroup.
+func ownGroup() string { return fmt.Sprintf("isolation-%d", os.Getpid()) }
+
+func (s *Suite) choose() (err error) {
+	s.programs, s.hostile = s.Bin, hostileDir(s.Bin)
+	if !s.OwnGroup {
+		return nil
+	}
+	if s.programs, err = s.wrapped(s.Bin, "own-group", "enter", ownGroup()); err != nil {
+		return err
+	}
+	s.hostile, err = s.wrapped(s.hostile, "own-group-hostile", "enter", ownGroup())
+	return err
 }
 
 type part struct {

@@ -18,7 +18,7 @@ import (
 // tenants takes what belongs to tenant A to the VCM of tenant B: it must be
 // refused there, in the same words as something that has never existed.
 func (s *Suite) tenants(ctx context.Context) (err error) {
-	p, err := open(ctx, s.Bin, s.dir("tenants"), s.log)
+	p, err := open(ctx, s.programs, s.dir("tenants"), s.log)
 	if err != nil {
 		return err
 	}

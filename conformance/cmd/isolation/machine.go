@@ -33,7 +33,7 @@ func guest(arguments []string) {
 		if err := flags.Parse(arguments); err != nil {
 			return err
 		}
-		o.bin, o.rows = "/bin", strings.ReplaceAll(o.rows, "_", " ")
+		o.bin, o.rows, o.ownGroup = "/bin", strings.ReplaceAll(o.rows, "_", " "), true
 		if err := os.Setenv("PATH", "/bin"); err != nil {
 			return err
 		}

@@ -27,6 +27,7 @@ type options struct {
 	kernel          string
 	limit           time.Duration
 	short, keep     bool
+	ownGroup        bool
 }
 
 func main() {
@@ -103,7 +104,7 @@ func suite(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	s := &isolation.Suite{Bin: o.bin, Dir: o.dir, Out: os.Stdout, Short: o.short}
+	s := &isolation.Suite{Bin: o.bin, Dir: o.dir, Out: os.Stdout, Short: o.short, OwnGroup: o.ownGroup}
 	if o.parts != "" {
 		s.Parts = strings.Split(o.parts, ",")
 	}
