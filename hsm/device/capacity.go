@@ -20,6 +20,8 @@ type capacity struct {
 	mu   sync.Mutex
 	unit bucket
 
+	shares map[string]*share // by partition
+
 	since time.Time // of the current epoch
 	asked float64   // ceilings of those who have asked in it
 	last  float64   // the same of the epoch before
@@ -50,10 +52,26 @@ type share struct {
 	asked               time.Time // the epoch in which it asked last
 }
 
-func newCapacity() *capacity { return &capacity{} }
+func newCapacity() *capacity { return &capacity{shares: map[string]*share{}} }
 
-func newShare(s hsmapi.Speed) *share {
-	return &share{guaranteed: bucket{rate: float64(s.Guaranteed)}, ceiling: bucket{rate: float64(s.Ceiling)}}
+// share returns the part of a partition, rated anew. What it has used stays used:
+// a VCM that ends and comes back has not saved up anything by that.
+func (c *capacity) share(uuid string, s hsmapi.Speed) *share {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.shares[uuid] == nil {
+		c.shares[uuid] = &share{}
+	}
+	p := c.shares[uuid]
+	p.guaranteed.rate, p.ceiling.rate = float64(s.Guaranteed), float64(s.Ceiling)
+	return p
+}
+
+// drop forgets a partition that was destroyed.
+func (c *capacity) drop(uuid string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.shares, uuid)
 }
 
 // rate sets the unit's capacity in tokens a second; 0 is no limit.

@@ -27,6 +27,8 @@ func run(c *capacity, shares []*share, want []int) []float64 {
 	return got
 }
 
+func newShare(s hsmapi.Speed) *share { return newCapacity().share("a VCM", s) }
+
 func within(got, low, high float64) bool { return got >= low && got <= high }
 
 func TestCapacityIsShared(t *testing.T) {
@@ -75,6 +77,34 @@ func TestTheRestIsSharedByWeight(t *testing.T) {
 	c.rate(700)
 	if got := run(c, shares(), []int{0, 1000, 0}); !within(got[1], 390, 410) {
 		t.Errorf("alone it got %.0f a second, its ceiling is 400", got[1])
+	}
+}
+
+// A VCM that ends and comes back, again and again, leases no more than one that
+// stays.
+func TestComingBackSavesNothingUp(t *testing.T) {
+	t.Parallel()
+	c := newCapacity()
+	c.rate(1000)
+	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	total := 0
+	const seconds = 10
+	for range seconds * 20 {
+		s := c.share("a VCM", hsmapi.Speed{Guaranteed: 100, Ceiling: 200, Unit: 1000})
+		total += c.lease(s, 1000, now).Tokens
+		now = now.Add(50 * time.Millisecond)
+	}
+	if rate := total / seconds; rate > 210 {
+		t.Errorf("%d tokens a second, the ceiling is 200", rate)
+	}
+	// Another rating counts from now on, and a new partition begins anew.
+	now = now.Add(time.Second)
+	if n := c.lease(c.share("a VCM", hsmapi.Speed{Guaranteed: 40, Ceiling: 40, Unit: 1000}), 1000, now).Tokens; n != 10 {
+		t.Errorf("%d tokens at once with a rating of 40", n)
+	}
+	c.drop("a VCM")
+	if n := c.lease(c.share("a VCM", hsmapi.Speed{Guaranteed: 40, Ceiling: 40, Unit: 1000}), 1000, now).Tokens; n != 10 {
+		t.Errorf("%d tokens at once of a new partition", n)
 	}
 }
 

@@ -27,6 +27,7 @@ type channel struct {
 	speed    *share
 	rated    hsmapi.Speed // what speed was made of
 	conn     *fdrpc.Conn
+	pace     pace // of its calls
 
 	holds bool          // guarded by Unit.mu: this channel was given the key
 	gone  chan struct{} // closed when it no longer holds it
@@ -65,7 +66,7 @@ func (u *Unit) newChannel(in hsmapi.Attach, uc *net.UnixConn) (*channel, error) 
 	}
 	ch := &channel{
 		u: u, uuid: p.UUID, moduleID: p.ModuleID, share: slices.Clone(in.Share), attached: now,
-		speed: newShare(in.Speed), rated: in.Speed, gone: make(chan struct{}),
+		speed: u.capacity.share(p.UUID, in.Speed), rated: in.Speed, gone: make(chan struct{}),
 	}
 	ch.conn = fdrpc.New(uc, ch.handle)
 	u.channels[ch] = struct{}{}
@@ -89,6 +90,9 @@ func (ch *channel) run(ctx context.Context) {
 
 func (ch *channel) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
 	refuseFiles(r.Files)
+	if wait := ch.pace.wait(time.Now()); wait > 0 {
+		pause(ctx, wait)
+	}
 	switch r.Method {
 	case hsmapi.MethodOpen:
 		return ch.open(ctx)

@@ -259,6 +259,7 @@ func (u *Unit) erasePartition(id string) error {
 		return err
 	}
 	u.counters.drop(u.partitions[id].ModuleID)
+	u.capacity.drop(id)
 	delete(u.partitions, id)
 	return nil
 }

@@ -4,8 +4,10 @@
 // ignore this package, but then it would only be fast, not slow down others
 // below what they are guaranteed.
 //
-// Tokens are leased some at a time, so that an issuing call mostly costs one
-// atomic subtraction. Who finds none left waits in the order of coming.
+// Tokens are leased some at a time, and ahead: an issuing call mostly costs one
+// atomic subtraction and does not wait for the unit, which the VCMs share, nor
+// for the processor that the unit needs to answer. Who finds none left waits in
+// the order of coming.
 package speed
 
 import (
@@ -20,9 +22,12 @@ import (
 const (
 	// mostLeased bounds what one lease asks for: what is leased and not used is
 	// lost to the others.
-	mostLeased = 64
-	// span is what a lease should last for.
-	span = 5 * time.Millisecond
+	mostLeased = 128
+	// leastLeased is what a VCM has in reserve that hardly vends.
+	leastLeased = 4
+	// span is what a lease should last for: some times the unit's answer on a
+	// busy machine.
+	span = 10 * time.Millisecond
 	// shortest is the least pause before asking again.
 	shortest = time.Millisecond
 )
@@ -43,10 +48,13 @@ type Limiter struct {
 	from     Lessor
 	patience time.Duration
 	left     atomic.Int64
-	leasing  chan struct{} // one at a time, first come, first served
-	want     int           // of the next lease; by whoever is leasing
-	last     time.Time     // of the last lease
+	waiting  atomic.Int64  // callers that found nothing left
 	silent   atomic.Bool   // the unit did not answer the last lease
+	low      chan struct{} // has a value once the reserve is to be filled
+	want     atomic.Int64  // of the next lease; set by whoever is leasing
+
+	leasing chan struct{} // one at a time, first come, first served; guards what follows
+	last    time.Time     // when something was granted last
 }
 
 // New returns a limiter. patience 0 is DefaultPatience.
@@ -54,16 +62,72 @@ func New(from Lessor, patience time.Duration) *Limiter {
 	if patience == 0 {
 		patience = DefaultPatience
 	}
-	return &Limiter{from: from, patience: patience, leasing: make(chan struct{}, 1), want: 1}
+	l := &Limiter{from: from, patience: patience, leasing: make(chan struct{}, 1), low: make(chan struct{}, 1)}
+	l.want.Store(leastLeased)
+	return l
+}
+
+// Run leases ahead until ctx ends. Without it callers lease when nothing is left.
+func (l *Limiter) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-l.low:
+		case <-ctx.Done():
+			return nil
+		}
+		for l.scarce() {
+			pause, ok := l.fill(ctx)
+			if !ok {
+				break
+			}
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+// fill leases unless somebody does already, who says when the reserve is still
+// low after that. ok is false when there is no more to do now.
+func (l *Limiter) fill(ctx context.Context) (pause time.Duration, ok bool) {
+	select {
+	case l.leasing <- struct{}{}:
+	default:
+		return 0, false
+	}
+	granted, pause, err := l.lease(ctx)
+	<-l.leasing
+	if granted {
+		l.left.Add(1) // it is nobody's yet
+	}
+	return pause, err == nil // callers learn of an error from their own lease
+}
+
+// scarce reports whether less than half of a lease is left.
+func (l *Limiter) scarce() bool { return l.left.Load() < (l.want.Load()+1)/2 }
+
+// hint has the reserve filled if it is low.
+func (l *Limiter) hint() {
+	if l.scarce() {
+		select {
+		case l.low <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // Take waits until the VCM may issue another token. The kind of its error is
 // Limit when the rating is used up for longer than the patience, Unavailable when
 // the unit does not answer.
 func (l *Limiter) Take(ctx context.Context) error {
+	defer l.hint()
 	if l.takeLeft() {
 		return nil
 	}
+	l.waiting.Add(1)
+	defer l.waiting.Add(-1)
 	timer := time.NewTimer(l.patience)
 	defer timer.Stop()
 	select {
@@ -115,29 +179,30 @@ func (l *Limiter) takeLeft() bool {
 }
 
 // lease asks for as much as the VCM uses in a span, by how long the last lease
-// lasted. If something was granted, one token of it is the caller's; else pause
-// is how long to wait before the next lease.
+// lasted, and for as much as there are callers. If something was granted, one
+// token of it is the caller's; else pause is how long to wait before the next
+// lease. The caller holds leasing.
 func (l *Limiter) lease(ctx context.Context) (granted bool, pause time.Duration, err error) {
-	now := time.Now()
-	if now.Sub(l.last) < span {
-		l.want = min(2*l.want, mostLeased)
-	} else {
-		l.want = max(l.want/2, 1)
-	}
+	want := max(l.want.Load(), min(l.waiting.Load(), mostLeased))
 	// A lease takes microseconds: a unit that is silent for longer is not there, and
 	// those who wait for their turn shall know before they give up.
 	ctx, cancel := context.WithTimeout(ctx, l.patience/3*2)
 	defer cancel()
-	got, err := l.from.Lease(ctx, l.want)
+	lasted := time.Since(l.last)
+	got, err := l.from.Lease(ctx, int(want))
 	l.silent.Store(err != nil)
 	if err != nil {
 		return false, 0, errkind.Errorf(errkind.Of(err), noAnswer+": %w", err)
 	}
 	if got.Tokens < 1 {
-		l.want = 1 // whatever there is
 		return false, max(time.Duration(got.Retry)*time.Millisecond, shortest), nil
 	}
-	l.last = now
+	if lasted < span {
+		l.want.Store(min(2*want, mostLeased))
+	} else {
+		l.want.Store(max(want/2, leastLeased))
+	}
+	l.last = time.Now() // the unit's own time is not the VCM's use
 	l.left.Add(int64(got.Tokens - 1))
 	return true, 0, nil
 }
