@@ -96,6 +96,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 	m.services.run("clock", m.followClock)
 	m.services.run("compaction", m.pos.Run)
 	m.services.run("memory", collectLate)
+	m.services.run("speed", m.speed.Run)
 	return m, nil
 }
 
