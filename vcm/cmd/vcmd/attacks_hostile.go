@@ -73,6 +73,8 @@ var attacks = map[string]func(map[string]string) (string, error){
 	"fork-bomb":  forkBomb,
 	"threads":    threads,
 	"burn":       burn,
+	"burn-forks": burnForks,
+	"scratch":    scratch,
 }
 
 func number(s string) int { n, _ := strconv.Atoi(s); return n }

@@ -70,6 +70,8 @@ func (m *module) obey(ctx context.Context, c net.Conn) {
 		out.Detail, err = openFiles()
 	case o.Attack == "canary":
 		out.Detail, err = m.plantCanary(ctx)
+	case o.Attack == "lease":
+		out.Detail, err = m.lease(ctx, o.Args)
 	case known:
 		out.Detail, err = attack(o.Args)
 	default:
