@@ -14,8 +14,9 @@ import (
 type feature struct {
 	name   string
 	denied []denied
-	level  string // as root
-	nobody string
+	take   func() error // what is no system call is taken by this
+	level  string       // as root
+	nobody string       // "": nobody never has it
 	lacks  string // a line of the report that must say so
 }
 
@@ -31,17 +32,18 @@ func features() []feature {
 		return []denied{{"clone", flags, unix.EPERM}, {"unshare", flags, unix.EPERM}, {"clone3", 0, unix.ENOSYS}}
 	}
 	return []feature{
-		{"user namespaces", clone(unix.CLONE_NEWUSER), "landlock", "landlock", user},
-		{"network namespaces", clone(unix.CLONE_NEWNET), "landlock", "landlock", network},
-		{"mount namespaces", clone(unix.CLONE_NEWNS), "landlock", "landlock", root},
-		{"process namespaces", clone(unix.CLONE_NEWPID), "landlock", "landlock", pid},
-		{"IPC namespaces", clone(unix.CLONE_NEWIPC), "landlock", "landlock", ipc},
-		{"UTS namespaces", clone(unix.CLONE_NEWUTS), "landlock", "landlock", uts},
-		{"pivot_root", []denied{{"pivot_root", 0, unix.EPERM}}, "landlock", "landlock", root},
-		{"capset", []denied{{"capset", 0, unix.EPERM}}, "landlock", "landlock", capabilities},
-		{"Landlock", []denied{{"landlock_create_ruleset", 0, unix.ENOSYS}}, "process", "process", landlock},
-		{"seccomp", []denied{{"seccomp", 0, unix.ENOSYS}}, "process", "process", syscalls},
-		{"memfd_secret", []denied{{"memfd_secret", 0, unix.ENOSYS}}, "rootless", "rootless", "secret-memory"},
+		{"user namespaces", clone(unix.CLONE_NEWUSER), nil, "landlock", "landlock", user},
+		{"network namespaces", clone(unix.CLONE_NEWNET), nil, "landlock", "landlock", network},
+		{"mount namespaces", clone(unix.CLONE_NEWNS), nil, "landlock", "landlock", root},
+		{"process namespaces", clone(unix.CLONE_NEWPID), nil, "landlock", "landlock", pid},
+		{"IPC namespaces", clone(unix.CLONE_NEWIPC), nil, "landlock", "landlock", ipc},
+		{"UTS namespaces", clone(unix.CLONE_NEWUTS), nil, "landlock", "landlock", uts},
+		{"pivot_root", []denied{{"pivot_root", 0, unix.EPERM}}, nil, "landlock", "landlock", root},
+		{"capset", []denied{{"capset", 0, unix.EPERM}}, nil, "landlock", "landlock", capabilities},
+		{"Landlock", []denied{{"landlock_create_ruleset", 0, unix.ENOSYS}}, nil, "process", "process", landlock},
+		{"seccomp", []denied{{"seccomp", 0, unix.ENOSYS}}, nil, "process", "process", syscalls},
+		{"memfd_secret", []denied{{"memfd_secret", 0, unix.ENOSYS}}, nil, "rootless", "rootless", "secret-memory"},
+		{"control groups", nil, withoutGroups, "rootless", "", cgroup},
 	}
 }
 
@@ -51,6 +53,12 @@ func Deny(name string, program []string) error {
 	i := slices.IndexFunc(all, func(f feature) bool { return f.name == name })
 	if i < 0 || len(program) == 0 {
 		return fmt.Errorf("deny FEATURE PROGRAM [ARGUMENT...]: no feature %q", name)
+	}
+	if all[i].take != nil {
+		if err := all[i].take(); err != nil {
+			return err
+		}
+		return become(program)
 	}
 	p := seccomp.Policy{DefaultAction: seccomp.ActionAllow}
 	for _, d := range all[i].denied {
@@ -70,4 +78,21 @@ func Deny(name string, program []string) error {
 		return err
 	}
 	return become(program)
+}
+
+// withoutGroups takes every hierarchy of control groups out of what this process
+// and its children see.
+func withoutGroups() error {
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("private mounts: %w", err)
+	}
+	for _, dir := range hierarchies() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+	}
+	return nil
 }
