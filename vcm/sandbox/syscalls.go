@@ -3,120 +3,93 @@ package sandbox
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 
-	seccomp "github.com/elastic/go-seccomp-bpf"
-	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/sys/unix"
 )
 
 // allowed are the system calls of a vcmd at work: the Go runtime, accepted
-// connections, the store, the two sockets to its parents. Names that an
-// architecture does not have are passed over.
-func allowed() []string {
-	return []string{
+// connections, the store, the two sockets to its parents.
+func allowed() []uint32 {
+	return append([]uint32{
 		// memory
-		"brk", "madvise", "mincore", "mlock", "munlock", "munmap",
+		unix.SYS_BRK, unix.SYS_MADVISE, unix.SYS_MINCORE, unix.SYS_MLOCK, unix.SYS_MUNLOCK, unix.SYS_MUNMAP,
 		// threads, signals, time
-		"clock_gettime", "clock_nanosleep", "exit", "exit_group", "futex", "getpid", "getppid", "gettid", "gettimeofday", "nanosleep",
-		"restart_syscall", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "sigaltstack",
+		unix.SYS_CLOCK_GETTIME, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_FUTEX,
+		unix.SYS_GETPID, unix.SYS_GETPPID, unix.SYS_GETTID, unix.SYS_GETTIMEOFDAY, unix.SYS_NANOSLEEP,
+		unix.SYS_RESTART_SYSCALL, unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SCHED_GETAFFINITY,
+		unix.SYS_SCHED_YIELD, unix.SYS_SET_ROBUST_LIST, unix.SYS_SIGALTSTACK,
 		// files below the data directory, and descriptors
-		"close", "dup3", "fallocate", "fcntl", "fdatasync", "flock", "fstat", "fstatfs", "fsync", "ftruncate", "getdents64", "lseek",
-		"newfstatat", "openat", "pread64", "pwrite64", "read", "readv", "renameat", "unlinkat", "write", "writev",
+		unix.SYS_CLOSE, unix.SYS_DUP3, unix.SYS_FALLOCATE, unix.SYS_FCNTL, unix.SYS_FDATASYNC,
+		unix.SYS_FLOCK, unix.SYS_FSTAT, unix.SYS_FSTATFS, unix.SYS_FSYNC, unix.SYS_FTRUNCATE,
+		unix.SYS_GETDENTS64, unix.SYS_LSEEK, unix.SYS_NEWFSTATAT, unix.SYS_OPENAT, unix.SYS_PREAD64,
+		unix.SYS_PWRITE64, unix.SYS_READ, unix.SYS_READV, unix.SYS_UNLINKAT,
+		unix.SYS_WRITE, unix.SYS_WRITEV,
 		// connections that others opened
-		"accept4", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "getpeername", "getsockname", "getsockopt",
-		"pipe2", "recvfrom", "recvmsg", "sendmsg", "sendto", "setsockopt", "shutdown",
+		unix.SYS_ACCEPT4, unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EVENTFD2,
+		unix.SYS_GETPEERNAME, unix.SYS_GETSOCKNAME, unix.SYS_GETSOCKOPT, unix.SYS_PIPE2, unix.SYS_RECVFROM,
+		unix.SYS_RECVMSG, unix.SYS_SENDMSG, unix.SYS_SENDTO, unix.SYS_SETSOCKOPT, unix.SYS_SHUTDOWN,
 		// the rest
-		"getrandom", "getrlimit", "getrusage",
+		unix.SYS_GETRANDOM, unix.SYS_GETRLIMIT, unix.SYS_GETRUSAGE,
 		// Settle; they can only take rights away
-		"landlock_create_ruleset", "landlock_restrict_self",
-	}
+		unix.SYS_LANDLOCK_CREATE_RULESET, unix.SYS_LANDLOCK_RESTRICT_SELF,
+	}, allowedHere()...)
 }
 
 // deadly are calls that nothing in a vcmd makes. Whoever makes one has taken it over.
-func deadly() []string {
-	return []string{
-		"add_key", "bind", "bpf", "chroot", "clone3", "connect", "delete_module", "execve", "execveat", "finit_module", "fsconfig", "fsmount",
-		"fsopen", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup", "ioperm", "iopl", "kcmp", "kexec_file_load",
-		"kexec_load", "keyctl", "listen", "memfd_create", "mount", "mount_setattr", "move_mount", "name_to_handle_at", "open_by_handle_at",
-		"open_tree", "perf_event_open", "personality", "pidfd_getfd", "pidfd_open", "pivot_root", "process_madvise", "process_vm_readv",
-		"process_vm_writev", "ptrace", "quotactl", "reboot", "request_key", "setns", "socket", "socketpair", "swapoff", "swapon", "umount2",
-		"unshare", "userfaultfd",
-	}
+func deadly() []uint32 {
+	return append([]uint32{
+		unix.SYS_ADD_KEY, unix.SYS_BIND, unix.SYS_BPF, unix.SYS_CHROOT, unix.SYS_CLONE3,
+		unix.SYS_CONNECT, unix.SYS_DELETE_MODULE, unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_FINIT_MODULE,
+		unix.SYS_FSCONFIG, unix.SYS_FSMOUNT, unix.SYS_FSOPEN, unix.SYS_INIT_MODULE, unix.SYS_IO_URING_ENTER,
+		unix.SYS_IO_URING_REGISTER, unix.SYS_IO_URING_SETUP, unix.SYS_KCMP, unix.SYS_KEXEC_FILE_LOAD, unix.SYS_KEXEC_LOAD,
+		unix.SYS_KEYCTL, unix.SYS_LISTEN, unix.SYS_MEMFD_CREATE, unix.SYS_MOUNT, unix.SYS_MOUNT_SETATTR,
+		unix.SYS_MOVE_MOUNT, unix.SYS_NAME_TO_HANDLE_AT, unix.SYS_OPEN_BY_HANDLE_AT, unix.SYS_OPEN_TREE, unix.SYS_PERF_EVENT_OPEN,
+		unix.SYS_PERSONALITY, unix.SYS_PIDFD_GETFD, unix.SYS_PIDFD_OPEN, unix.SYS_PIVOT_ROOT, unix.SYS_PROCESS_MADVISE,
+		unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV, unix.SYS_PTRACE, unix.SYS_QUOTACTL, unix.SYS_REBOOT,
+		unix.SYS_REQUEST_KEY, unix.SYS_SETNS, unix.SYS_SOCKET, unix.SYS_SOCKETPAIR, unix.SYS_SWAPOFF,
+		unix.SYS_SWAPON, unix.SYS_UMOUNT2, unix.SYS_UNSHARE, unix.SYS_USERFAULTFD,
+	}, deadlyHere()...)
 }
 
 // namespaces are the flags of clone that make namespaces.
 const namespaceFlags = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER |
 	unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
-// archSetFS is arch_prctl's code for a new thread's own storage on amd64.
-const archSetFS = 0x1002
-
-// known keeps the names that this architecture has.
-func known(names []string) ([]string, error) {
-	info, err := arch.GetInfo("")
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, n := range names {
-		if _, ok := info.SyscallNames[n]; ok {
-			out = append(out, n)
-		}
-	}
-	return out, nil
-}
-
-// condition is one test of an argument.
-func condition(argument uint32, op seccomp.Operation, value uint64) seccomp.Condition {
-	return seccomp.Condition{Argument: argument, Operation: op, Value: value}
-}
-
 // guarded are calls that are allowed with certain arguments only. The first
 // filter must let the second one be loaded.
-func guarded() []seccomp.NameWithConditions {
-	out := []seccomp.NameWithConditions{
+func guarded() []rule {
+	return append([]rule{
 		// threads, not processes and not namespaces
-		{Name: "clone", Conditions: seccomp.ArgumentConditions{condition(0, seccomp.BitsSet, unix.CLONE_THREAD), condition(0, seccomp.BitsNotSet, namespaceFlags)}},
+		{unix.SYS_CLONE, [][]test{{{0, hasBit, unix.CLONE_THREAD}, {0, lacks, namespaceFlags}}}},
 		// signals to itself: the runtime preempts its threads with them
-		{Name: "tgkill", Conditions: seccomp.ArgumentConditions{condition(0, seccomp.Equal, uint64(unix.Getpid()))}},
+		{unix.SYS_TGKILL, [][]test{{{0, equals, uint32(unix.Getpid())}}}},
 		// no new code
-		{Name: "mmap", Conditions: seccomp.ArgumentConditions{condition(2, seccomp.BitsNotSet, unix.PROT_EXEC)}},
-		{Name: "mprotect", Conditions: seccomp.ArgumentConditions{condition(2, seccomp.BitsNotSet, unix.PROT_EXEC)}},
+		{unix.SYS_MMAP, [][]test{{{2, lacks, unix.PROT_EXEC}}}},
+		{unix.SYS_MPROTECT, [][]test{{{2, lacks, unix.PROT_EXEC}}}},
 		// limits are read, not set
-		{Name: "prlimit64", Conditions: seccomp.ArgumentConditions{condition(2, seccomp.Equal, 0)}},
+		{unix.SYS_PRLIMIT64, [][]test{{{2, equals, 0}}}},
 		// the runtime names its mappings; the report asks for the filter's mode
-		{Name: "prctl", Conditions: seccomp.ArgumentConditions{condition(0, seccomp.Equal, unix.PR_SET_VMA)}},
-		{Name: "prctl", Conditions: seccomp.ArgumentConditions{condition(0, seccomp.Equal, unix.PR_GET_SECCOMP)}},
-		{Name: "seccomp", Conditions: seccomp.ArgumentConditions{condition(0, seccomp.Equal, unix.SECCOMP_SET_MODE_FILTER)}},
-	}
-	if runtime.GOARCH == "amd64" {
-		out = append(out, seccomp.NameWithConditions{Name: "arch_prctl", Conditions: seccomp.ArgumentConditions{condition(0, seccomp.Equal, archSetFS)}})
-	}
-	return out
+		{unix.SYS_PRCTL, [][]test{{{0, equals, unix.PR_SET_VMA}}, {{0, equals, unix.PR_GET_SECCOMP}}}},
+		{unix.SYS_SECCOMP, [][]test{{{0, equals, unix.SECCOMP_SET_MODE_FILTER}}}},
+	}, guardedHere()...)
 }
 
-// errnoEPERM answers EPERM: the library adds the number to this action.
-const errnoEPERM = seccomp.ActionErrno
+// admission is the first filter: everything is refused but what a vcmd does.
+func admission() policy {
+	return policy{matched: answerAllow, otherwise: answerRefuse, rules: append(always(allowed()), guarded()...)}
+}
 
-func load(p seccomp.Policy) error {
-	return seccomp.LoadFilter(seccomp.Filter{Flag: seccomp.FilterFlagTSync, Policy: p})
+// sentence is the second one: some of what was refused is the end.
+func sentence() policy {
+	return policy{matched: answerKill, otherwise: answerAllow, rules: always(append(deadly(), unix.SYS_SECCOMP))}
 }
 
 // filterSyscalls loads both filters and makes the attempts between them.
 func (r *Report) filterSyscalls(filters func() int) {
 	const wanted = "the calls of a vcmd at work only"
-	names, err := known(allowed())
-	if err == nil {
-		err = enforce(controlSyscalls, func() error {
-			return load(seccomp.Policy{DefaultAction: errnoEPERM, Syscalls: []seccomp.SyscallGroup{
-				{Action: seccomp.ActionAllow, Names: names, NamesWithCondtions: guarded()},
-			}})
-		})
-	}
-	if err != nil {
+	if err := enforce(controlSyscalls, func() error { return enforceFilter(admission()) }); err != nil {
 		r.add(controlSyscalls, wanted, Absent, err.Error(), "")
 		r.add(controlKill, "forbidden calls end the process", Absent, "there is no filter", "")
 		return
@@ -138,16 +111,8 @@ func (r *Report) filterSyscalls(filters func() int) {
 // from the number of filters: who tries it does not live to tell.
 func (r *Report) killForbidden(filters func() int, attempts int) {
 	const wanted = "forbidden calls end the process"
-	names, err := known(append(deadly(), "seccomp"))
 	before := filters()
-	if err == nil {
-		err = enforce(controlKill, func() error {
-			return load(seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{
-				{Action: seccomp.ActionKillProcess, Names: names},
-			}})
-		})
-	}
-	if err != nil {
+	if err := enforce(controlKill, func() error { return enforceFilter(sentence()) }); err != nil {
 		r.add(controlKill, wanted, Absent, err.Error(), "")
 		return
 	}
