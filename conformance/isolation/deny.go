@@ -17,7 +17,7 @@ type feature struct {
 	take   func() error // what is no system call is taken by this
 	level  string       // as root
 	nobody string       // "": nobody never has it
-	lacks  string // a line of the report that must say so
+	lacks  string       // a line of the report that must say so
 }
 
 // denied is a system call that fails; with flags only where one of them is given.
