@@ -14,12 +14,14 @@ import (
 
 // How long an attempt may take, and the pause before the next. A leader that died
 // with our request is never going to answer it; another is elected within a second
-// or two, and the next attempt is for that one.
+// or two, and an attempt soon after that is for that one. A store that is slow gets
+// longer attempts later on.
 const (
-	firstAttempt = time.Second
-	lastAttempt  = 5 * time.Second
-	firstPause   = 10 * time.Millisecond
-	lastPause    = 250 * time.Millisecond
+	firstAttempt  = 500 * time.Millisecond
+	firstAttempts = 4
+	lastAttempt   = 5 * time.Second
+	firstPause    = 10 * time.Millisecond
+	lastPause     = 250 * time.Millisecond
 )
 
 // errOnceMore is why an attempt that failed is worth another one at once.
@@ -32,7 +34,7 @@ func persist(ctx context.Context, what string, fn func(context.Context) error) e
 		return unavailable(what, context.Cause(ctx))
 	}
 	patience, pause := firstAttempt, firstPause
-	for {
+	for n := 1; ; n++ {
 		err := attempt(ctx, patience, fn)
 		var said *errkind.Error
 		switch {
@@ -48,7 +50,10 @@ func persist(ctx context.Context, what string, fn func(context.Context) error) e
 		case <-ctx.Done():
 			return unavailable(what, err)
 		}
-		patience, pause = min(2*patience, lastAttempt), min(2*pause, lastPause)
+		pause = min(2*pause, lastPause)
+		if n >= firstAttempts {
+			patience = min(2*patience, lastAttempt)
+		}
 	}
 }
 

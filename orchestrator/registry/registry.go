@@ -6,10 +6,19 @@
 // orchestrator that lost its claim can no longer change anything. etcd's locks
 // are not used: they do not exclude.
 //
+// # Answers that get lost
+//
+// A request to etcd may be lost, its answer may be, and it may arrive late. Calls
+// are therefore repeated until their context ends. Each write has an identity,
+// stored with the record, by which its later attempts recognise the one that took
+// effect: a write is done once, and who made it learns so. If the context ends
+// first the write's outcome is unknown until Get tells it: before it reads, Get
+// writes the claim anew, and what has not arrived under the old one never will.
+//
 // # Keys
 //
-//	/tesserae/1/units/ESN/claim       who owns the unit (leased)
-//	/tesserae/1/units/ESN/vcms/UUID   one lifecycle.Record, JSON
+//	/tesserae/1/units/ESN/claim       who owns the unit, JSON (leased)
+//	/tesserae/1/units/ESN/vcms/UUID   one lifecycle.Record and its last write, JSON
 package registry
 
 import (
@@ -40,14 +49,17 @@ type Change struct {
 
 // VCMs are the records of one unit's VCMs. Errors have kinds: NotFound for no
 // such record, Mode for a record that changed meanwhile (ErrConflict) or a lost
-// claim (ErrNotOwner), Unavailable while the store cannot be reached.
+// claim (ErrNotOwner), Unavailable when the store could not be reached until the
+// context ended; of a write it is then not known whether it happened.
 type VCMs interface {
-	// Get returns a record and its revision.
+	// Get returns a record and its revision. No write that was called before and
+	// had no answer takes effect after it.
 	Get(ctx context.Context, uuid string) (lifecycle.Record, Rev, error)
 	// Swap stores next only if the record is still at rev, and returns its new
 	// revision. It is the one write.
 	Swap(ctx context.Context, uuid string, rev Rev, next lifecycle.Record) (Rev, error)
-	// Remove deletes the record only if it is still at rev.
+	// Remove deletes the record only if it is still at rev. One that is gone
+	// already is no error.
 	Remove(ctx context.Context, uuid string, rev Rev) error
 	// List returns all records in the order of their creation.
 	List(ctx context.Context) ([]Entry, error)

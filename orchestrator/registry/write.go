@@ -24,13 +24,13 @@ func (e *Etcd) Swap(ctx context.Context, id string, rev Rev, next lifecycle.Reco
 	if next.UUID != id {
 		return 0, errkind.Errorf(errkind.Internal, "record of VCM %s under the key of %s", next.UUID, id)
 	}
-	w := write{id: uuid.NewString(), key: e.prefix + id, rev: int64(rev)}
+	w := &write{id: uuid.NewString(), key: e.prefix + id, rev: int64(rev)}
 	p, err := json.Marshal(stored{Record: next, Write: w.id})
 	if err != nil {
 		return 0, errkind.Errorf(errkind.Internal, "VCM %s: %w", id, err)
 	}
 	w.op = clientv3.OpPut(w.key, string(p))
-	return e.write(ctx, id, &w)
+	return e.write(ctx, id, w)
 }
 
 // Remove implements VCMs.
@@ -39,19 +39,18 @@ func (e *Etcd) Remove(ctx context.Context, id string, rev Rev) error {
 	if err := e.claim.settle(ctx); err != nil {
 		return err
 	}
-	w := write{key: e.prefix + id, rev: int64(rev)}
+	w := &write{key: e.prefix + id, rev: int64(rev)}
 	w.op = clientv3.OpDelete(w.key)
-	_, err := e.write(ctx, id, &w)
+	_, err := e.write(ctx, id, w)
 	return err
 }
 
 // write is one change of one record, however many attempts it takes.
 type write struct {
-	id    string // "" for a removal
-	key   string
-	rev   int64 // that the record must be at
-	op    clientv3.Op
-	maybe bool // an attempt had no answer
+	id  string // "" for a removal
+	key string
+	rev int64 // that the record must be at
+	op  clientv3.Op
 }
 
 // write repeats w until its outcome is known or ctx ends. All attempts are the one
@@ -73,7 +72,6 @@ func (e *Etcd) attempt(ctx context.Context, w *write) (Rev, error) {
 		Commit()
 	if err != nil {
 		e.claim.doubted(fence)
-		w.maybe = true
 		return 0, err
 	}
 	if resp.Succeeded {
@@ -100,13 +98,11 @@ func (e *Etcd) attempt(ctx context.Context, w *write) (Rev, error) {
 	return 0, ErrNotOwner
 }
 
-// happened reports whether an earlier attempt made the record what it is. Nobody
-// else removes a record: one that is gone, we removed.
+// happened reports whether an earlier attempt made the record what it is, be it
+// ours or one that the client or the network made of it. Nobody else removes a
+// record: one that is gone, we removed.
 func (w *write) happened(record []*mvccpb.KeyValue) (Rev, bool) {
-	switch {
-	case !w.maybe:
-		return 0, false
-	case len(record) == 0:
+	if len(record) == 0 {
 		return 0, w.id == "" && w.rev != 0
 	}
 	var there struct{ Write string }

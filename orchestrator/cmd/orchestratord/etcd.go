@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry/embedded"
 )
 
@@ -28,11 +28,9 @@ func (s *stage) connectEtcd(ctx context.Context) (*clientv3.Client, func() error
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: strings.Split(s.etcd, ","), DialTimeout: connectTimeout, TLS: security, Logger: zap.NewNop(),
-	})
+	client, err := registry.Dial(strings.Split(s.etcd, ","), security)
 	if err != nil {
-		return nil, nil, errkind.Errorf(errkind.Unavailable, "etcd at %s: %w", s.etcd, err)
+		return nil, nil, err
 	}
 	return client, client.Close, nil
 }

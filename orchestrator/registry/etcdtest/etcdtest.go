@@ -209,6 +209,40 @@ func (c *Cluster) Await() {
 	}
 }
 
+// Leader returns which member leads.
+func (c *Cluster) Leader() int {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), startTimeout)
+	defer cancel()
+	client := c.Client()
+	for {
+		for i, p := range c.members {
+			try, stop := context.WithTimeout(ctx, time.Second)
+			status, err := client.Status(try, clientURL(p.host, c.secure != "").String())
+			stop()
+			if err == nil && status.Leader == status.Header.MemberId {
+				return i
+			}
+		}
+		if ctx.Err() != nil {
+			c.t.Fatal("no member leads")
+		}
+	}
+}
+
+// Pause stops a member where it is, with its connections open, until Resume.
+func (c *Cluster) Pause(i int) { c.signal(i, syscall.SIGSTOP) }
+
+// Resume lets a member go on.
+func (c *Cluster) Resume(i int) { c.signal(i, syscall.SIGCONT) }
+
+func (c *Cluster) signal(i int, s syscall.Signal) {
+	c.t.Helper()
+	if err := c.members[i].cmd.Process.Signal(s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // Kill ends a member with SIGKILL.
 func (c *Cluster) Kill(i int) {
 	if p := c.members[i]; p.cmd != nil {
