@@ -2,6 +2,7 @@ package hosting_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/orchestrator/hosting"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry/etcdtest"
 	"github.com/tesserae-hsm/tesserae/tenant/request"
 )
 
@@ -153,5 +155,78 @@ func TestStopWithoutAnAnswer(t *testing.T) {
 	time.Sleep(1500 * time.Millisecond) // what is left over is settled each second
 	if rec, err := r.host.Show(id); err != nil || rec.State != lifecycle.Stopped {
 		t.Errorf("it was told to be stopped and is %s (%v)", rec.State, err)
+	}
+}
+
+// A write of a creation that failed arrives when it was rolled back, and of one
+// that is being rolled back: nothing is left of it, now and for the next run.
+func TestCreationThatArrivesLate(t *testing.T) {
+	t.Parallel()
+	for name, fates := range map[string][]etcdtest.Fate{
+		"the first write":  {},
+		"the second write": {etcdtest.Pass},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			p := r.behind()
+			h := r.open(false)
+			p.Next("/vcms/", append(fates, slices.Repeat([]etcdtest.Fate{etcdtest.Late}, 50)...)...)
+			ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+			defer cancel()
+			context.AfterFunc(ctx, func() { p.Next("/vcms/") }) // the network is well again
+			if _, err := h.Create(ctx, "by", r.request(request.Request{Kind: request.Create}), admit.Choices{}); !errkind.Is(err, errkind.Unavailable) {
+				t.Fatalf("without an answer: %v", err)
+			}
+			for end := time.Now().Add(wait); hosting.Count(h) > 0; time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatal("it is not rolled back")
+				}
+			}
+			r.nothing()
+			if p.Release() == 0 {
+				t.Error("nothing was late")
+			}
+			r.nothing()
+			if _, err := h.Create(t.Context(), "by", r.request(request.Request{Kind: request.Create}), admit.Choices{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Each command meets a registry that loses what it is asked and what it says, and
+// succeeds all the same, once.
+func TestCommandsOverABadNetwork(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.behind()
+	h := r.open(false)
+	bad := func() {
+		p.Next("/vcms/", etcdtest.LoseAnswer, etcdtest.Twice, etcdtest.Silence, etcdtest.LoseRequest, etcdtest.Twice, etcdtest.LoseAnswer)
+	}
+	bad()
+	rec, err := h.Create(t.Context(), "by", r.request(request.Request{Kind: request.Create}), admit.Choices{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := r.request(request.Request{Kind: request.SetProperties, VCM: rec.UUID, Properties: request.Properties{Name: new("else")}})
+	for _, c := range []struct {
+		verb string
+		do   func() error
+	}{
+		{"property", func() error { _, err := h.SetProperty(t.Context(), "by", rec.UUID, change, "name", "else"); return err }},
+		{"start", func() error { _, err := h.Start(t.Context(), "by", rec.UUID, nil, wait); return err }},
+		{"stop", func() error { _, err := h.Stop(t.Context(), "by", rec.UUID, true, wait); return err }},
+		{"delete", func() error { return h.Delete(t.Context(), "by", rec.UUID, true) }},
+	} {
+		bad()
+		if err := c.do(); err != nil {
+			t.Errorf("%s: %v", c.verb, err)
+		}
+	}
+	r.nothing()
+	if got, want := r.kinds(), []string{"vcm.create", "vcm.property", "vcm.start", "vcm.ready", "vcm.stop", "vcm.delete"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

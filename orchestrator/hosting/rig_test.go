@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/tesserae-hsm/tesserae/hsm/device"
@@ -32,6 +34,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/orchestrator/network"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry/embedded"
+	"github.com/tesserae-hsm/tesserae/orchestrator/registry/etcdtest"
 	"github.com/tesserae-hsm/tesserae/orchestrator/unit"
 	"github.com/tesserae-hsm/tesserae/tenant/request"
 )
@@ -39,6 +42,7 @@ import (
 // The test binary, run again as vcmd, is the VCM: it serves nothing and stops
 // when it is told to.
 func TestMain(m *testing.M) {
+	etcdtest.Main()
 	if strings.HasPrefix(os.Args[0], "vcmd ") {
 		os.Exit(child())
 	}
@@ -130,7 +134,7 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	r.cfg = hosting.Config{
-		Identity: r.device.Identity(), Unit: r.unit, VCMs: r.claim(), Launcher: r.launcher, Network: n, DataDir: filepath.Join(dir, "vcms"),
+		Identity: r.device.Identity(), Unit: r.unit, VCMs: r.claim(r.etcd.Client()), Launcher: r.launcher, Network: n, DataDir: filepath.Join(dir, "vcms"),
 		Policy: launch.Policy{Ready: 10 * time.Second, First: time.Millisecond, Last: 50 * time.Millisecond, Attempts: 50, Stable: time.Hour, Drain: 100 * time.Millisecond},
 		Entitlement: func() licensing.Entitlement {
 			r.mu.Lock()
@@ -200,9 +204,9 @@ func (r *rig) openUnit() {
 }
 
 // claim takes the unit, as each run of the orchestrator does.
-func (r *rig) claim() registry.VCMs {
+func (r *rig) claim(client *clientv3.Client) registry.VCMs {
 	r.t.Helper()
-	o, _, err := registry.Acquire(r.t.Context(), r.etcd.Client(), r.device.Identity().ESN, registry.Claim{Owner: "rig"}, quiet())
+	o, _, err := registry.Acquire(r.t.Context(), client, r.device.Identity().ESN, registry.Claim{Owner: "rig"}, quiet())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -212,6 +216,19 @@ func (r *rig) claim() registry.VCMs {
 		_ = o.Release(ctx)
 	})
 	return registry.NewEtcd(o)
+}
+
+// behind puts the records where requests and answers get lost.
+func (r *rig) behind() *etcdtest.Proxy {
+	r.t.Helper()
+	p := etcdtest.NewProxy(r.t, etcdtest.Start(r.t, 1).Endpoints())
+	client, err := registry.Dial([]string{p.Endpoint()}, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { client.Close() })
+	r.cfg.VCMs = r.claim(client)
+	return p
 }
 
 func (r *rig) open(rebooted bool) *hosting.Host {
@@ -258,7 +275,7 @@ func (r *rig) nothing() {
 	if n := r.device.Count(); n != 0 {
 		r.t.Errorf("%d partitions are left in the unit", n)
 	}
-	if e, err := os.ReadDir(r.cfg.DataDir); err != nil || len(e) != 0 {
+	if e, err := os.ReadDir(r.cfg.DataDir); err != nil && !errors.Is(err, fs.ErrNotExist) || len(e) != 0 {
 		r.t.Errorf("%d data folders are left (%v)", len(e), err)
 	}
 	if e, err := r.cfg.VCMs.List(r.t.Context()); err != nil || len(e) != 0 {
