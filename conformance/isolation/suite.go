@@ -44,8 +44,15 @@ func (s *Suite) print(format string, args ...any) { fmt.Fprintf(s.Out, format, a
 func (s *Suite) hole(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.holes = append(s.holes, fmt.Sprintf(format, args...))
+	if hole := fmt.Sprintf(format, args...); len(s.holes) < mostHoles {
+		s.holes = append(s.holes, hole)
+	} else if len(s.holes) == mostHoles {
+		s.holes = append(s.holes, "and more, which are not listed")
+	}
 }
+
+// mostHoles bounds what a person reads.
+const mostHoles = 50
 
 func (s *Suite) dir(part string) string {
 	d := filepath.Join(s.Dir, part)
@@ -103,7 +110,7 @@ type part struct {
 }
 
 func (s *Suite) parts() []part {
-	return []part{{"matrix", s.matrix}, {"report", s.report}, {"canary", s.canary}, {"tenants", s.tenants}, {"resources", s.resources}, {"groups", s.groups}, {"startup", s.startup}, {"kernel", s.kernel}}
+	return []part{{"matrix", s.matrix}, {"report", s.report}, {"canary", s.canary}, {"tenants", s.tenants}, {"kills", s.kills}, {"resources", s.resources}, {"groups", s.groups}, {"startup", s.startup}, {"kernel", s.kernel}}
 }
 
 // cgroups reports whether the orchestrator can give control groups: a VCM tells.

@@ -1,0 +1,237 @@
+package isolation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/conformance/rig"
+	"github.com/tesserae-hsm/tesserae/conformance/vending"
+	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/gen/prismtoken1"
+)
+
+// killRounds is how often A's process is killed.
+const killRounds = 10
+
+// kills ends the process of A's VCM again and again in the middle of vending, as
+// the kernel would, while B vends: B notices nothing, and A is back each time
+// with everything that it had acknowledged.
+func (s *Suite) kills(ctx context.Context) (err error) {
+	p, err := open(ctx, s.programs, s.dir("kills"), s.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Stop()) }()
+	va, a, err := p.equip(ctx, "a")
+	if err != nil {
+		return err
+	}
+	vb, b, err := p.equip(ctx, "b")
+	if err != nil {
+		return err
+	}
+	accounts, err := p.Accounts(supplyGroup.SGC, 1, 16)
+	if err != nil {
+		return err
+	}
+	ofA, ofB := accounts[:8], accounts[8:]
+	rounds := killRounds
+	if s.Short {
+		rounds = 3
+	}
+	var booksA, booksB book
+	load, stop := context.WithCancel(ctx)
+	defer stop()
+	var loads sync.WaitGroup
+	var errA, errB error
+	// Whoever has lost A asks for what became of his call; B's till does not get a
+	// second try.
+	loads.Go(func() { errA = booksA.vend(load, a, ofA, 20*time.Second) })
+	loads.Go(func() { errB = booksB.till(load, b, ofB) })
+	slowest, err := p.killAgain(ctx, va.process, vb.process, rounds, &booksA)
+	stop()
+	loads.Wait()
+	if err = errors.Join(err, errA, errB); err != nil {
+		return err
+	}
+	if !vb.process.Alive() {
+		s.hole("kills: B's process did not outlive those of A")
+	}
+	s.kept(ctx, &booksA, a, ofA)
+	s.kept(ctx, &booksB, b, ofB)
+	s.print("isolation: %d × kill -9 of A: back within %s; A issued %d tokens, %d of them fetched after a kill, each is kept, unique and accepted by its meter; B issued %d without an error, the slowest call %s\n",
+		rounds, slowest.Round(time.Millisecond), booksA.tokens(), booksA.fetched(), booksB.tokens(), booksB.slowest().Round(time.Millisecond))
+	return nil
+}
+
+// killAgain kills A's process, whichever it is by now, and waits each time until
+// A issues again.
+func (p *platform) killAgain(ctx context.Context, a, b rig.Process, rounds int, books *book) (slowest time.Duration, err error) {
+	for range rounds {
+		if err := p.Await(ctx, "tokens of A", func() bool { return books.since(time.Now().Add(-50 * time.Millisecond)) }); err != nil {
+			return 0, err
+		}
+		if err := a.Kill(); err != nil {
+			return 0, err
+		}
+		killed := time.Now()
+		if err := p.Await(ctx, "a token of A after it was killed", func() bool { return books.since(killed) }); err != nil {
+			return 0, err
+		}
+		slowest = max(slowest, time.Since(killed))
+		found := false
+		for _, now := range p.VCMs() {
+			if now != b {
+				a, found = now, true
+			}
+		}
+		if !found {
+			return 0, errors.New("A vends without a process")
+		}
+	}
+	return slowest, nil
+}
+
+// book is what a vending system knows of its calls.
+type book struct {
+	mu    sync.Mutex
+	calls []vending.Call
+}
+
+// vend issues to the accounts in turn from four clients until ctx ends.
+func (b *book) vend(ctx context.Context, v *rig.VCM, accounts []rig.Account, recover time.Duration) error {
+	server, err := v.Server()
+	if err != nil {
+		return err
+	}
+	password, err := v.Password()
+	if err != nil {
+		return err
+	}
+	var meters []*prismtoken1.MeterConfigIn
+	for _, a := range accounts {
+		meters = append(meters, a.Config)
+	}
+	_, err = vending.Load{
+		Server: server, User: v.User, Password: password, Meters: meters, Amount: 10, Clients: 4, Duration: 5 * time.Minute, Recover: recover, Settle: 2 * time.Second,
+		Record: func(c vending.Call) error {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.calls = append(b.calls, c)
+			return nil
+		},
+	}.Run(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// till issues one token after the other on one connection until ctx ends: a till
+// at work, not a load. The first call that fails is its last.
+func (b *book) till(ctx context.Context, v *rig.VCM, accounts []rig.Account) error {
+	c, err := v.Client(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for i := 0; ctx.Err() == nil; i++ {
+		call := vending.Call{MessageID: vending.MessageID(), Start: time.Now()}
+		call.Tokens, err = c.API.IssueCreditToken(ctx, call.MessageID, c.Token, accounts[i%len(accounts)].Config, 0, 10, 0, 0)
+		if ctx.Err() != nil {
+			return nil
+		}
+		call.Micros = time.Since(call.Start).Microseconds()
+		if err != nil {
+			call.Code, call.Error = vending.ErrorCode(err), err.Error()
+		}
+		b.mu.Lock()
+		b.calls = append(b.calls, call)
+		b.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("the till of B: %w", err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return nil
+}
+
+// since reports whether a call that began after that time was answered with tokens.
+func (b *book) since(at time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range slices.Backward(b.calls) {
+		if c.Start.After(at) && !c.Fetched && len(c.Tokens) > 0 {
+			return true
+		}
+		if c.Start.Before(at.Add(-time.Minute)) {
+			break
+		}
+	}
+	return false
+}
+
+func (b *book) tokens() (n int) {
+	for _, c := range b.calls {
+		n += len(c.Tokens)
+	}
+	return n
+}
+
+func (b *book) fetched() (n int) {
+	for _, c := range b.calls {
+		if c.Fetched {
+			n++
+		}
+	}
+	return n
+}
+
+func (b *book) slowest() (d time.Duration) {
+	for _, c := range b.calls {
+		d = max(d, time.Duration(c.Micros)*time.Microsecond)
+	}
+	return d
+}
+
+// kept checks what a VCM must keep through a crash: a result that was acknowledged
+// is still there, no meter has two tokens with one identifier, each accepts its
+// tokens in the order of their identifiers.
+func (s *Suite) kept(ctx context.Context, b *book, v *rig.VCM, accounts []rig.Account) {
+	c, err := v.Client(ctx)
+	if err != nil {
+		s.hole("kills: %v", err)
+		return
+	}
+	defer c.Close()
+	ofMeter := map[string][]*prismtoken1.Token{}
+	const remembered = 200 // results, the newest: older ones may have made room
+	for i, call := range b.calls {
+		for _, t := range call.Tokens {
+			ofMeter[t.Drn] = append(ofMeter[t.Drn], t)
+		}
+		if len(call.Tokens) == 0 || i < len(b.calls)-remembered {
+			continue
+		}
+		again, err := c.API.FetchTokenResult_(ctx, vending.MessageID(), c.Token, call.MessageID)
+		if err != nil || len(again) != len(call.Tokens) || again[0].TokenDec != call.Tokens[0].TokenDec {
+			s.hole("kills: a result that was acknowledged is another afterwards: %v, %v", again, err)
+		}
+	}
+	for _, a := range accounts {
+		tokens := ofMeter[a.Config.Drn]
+		slices.SortFunc(tokens, func(a, b *prismtoken1.Token) int { return cmp.Compare(a.Tid, b.Tid) })
+		for i, t := range tokens {
+			if i > 0 && tokens[i-1].Tid == t.Tid {
+				s.hole("kills: meter %s has two tokens of identifier %d", t.Drn, t.Tid)
+			}
+			if r, err := a.Meter.Enter(t.TokenDec, time.Now()); err != nil || !r.Accepted {
+				s.hole("kills: meter %s does not take a token that was issued: %s", t.Drn, fmt.Sprint(r, err))
+			}
+		}
+	}
+}
