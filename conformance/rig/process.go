@@ -12,8 +12,14 @@ import (
 	"time"
 )
 
-// orphanTimeout is how long a VCM's process may outlive its orchestrator.
-const orphanTimeout = 15 * time.Second
+const (
+	// OrphanGrace is how long the VCMs of an orchestrator that was killed serve on
+	// in a rig, unless its orchestrator is told otherwise: nothing is left behind if
+	// the rig's owner is killed.
+	OrphanGrace = 15 * time.Second
+	// orphanTimeout is how long their processes may be there in all.
+	orphanTimeout = OrphanGrace + 15*time.Second
+)
 
 // Process is one process of a VCM.
 type Process struct {
@@ -40,12 +46,16 @@ func (p Process) Kill() error {
 	return handle.Signal(syscall.SIGKILL)
 }
 
-// VCMs are the processes of VCMs that run now. The orchestrator has another
-// process, which makes them.
+// VCMs are the processes of VCMs that run now. They are children of a process of
+// its own, which outlives an orchestrator that is killed.
 func (r *Rig) VCMs() []Process {
 	var alive []Process
 	for _, d := range r.Daemons() {
-		alive = append(alive, r.note(d)...)
+		for _, p := range r.note(d) {
+			if !slices.Contains(alive, p) {
+				alive = append(alive, p)
+			}
+		}
 	}
 	return slices.DeleteFunc(alive, func(p Process) bool {
 		words, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "cmdline"))
@@ -53,16 +63,38 @@ func (r *Rig) VCMs() []Process {
 	})
 }
 
+// Of reports whether p is the process of the VCM.
+func (p Process) Of(uuid string) bool {
+	words, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "cmdline"))
+	return err == nil && strings.TrimRight(string(words), "\x00") == "vcmd "+uuid
+}
+
 // note remembers the children of a daemon, so that Stop can prove that they
-// have ended, and returns those that are alive.
+// have ended, and returns those that are alive, with all that were noted before.
 func (r *Rig) note(d *Daemon) []Process {
-	children := descendants(d.PID())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range children {
+	var pids []int
+	select {
+	case <-d.done: // its number may be another's by now
+	default:
+		pids = append(pids, d.PID())
+	}
+	for p := range r.children {
+		if p.Alive() {
+			pids = append(pids, p.PID)
+		}
+	}
+	for _, p := range descendants(pids...) {
 		r.children[p] = true
 	}
-	return children
+	var alive []Process
+	for p := range r.children {
+		if p.Alive() {
+			alive = append(alive, p)
+		}
+	}
+	return alive
 }
 
 // left are the noted processes that have not ended, after some patience.
@@ -109,8 +141,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// descendants are the living processes below pid.
-func descendants(pid int) []Process {
+// descendants are the living processes below those.
+func descendants(pids ...int) []Process {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
@@ -126,10 +158,30 @@ func descendants(pid int) []Process {
 		}
 	}
 	var out []Process
-	for next := []int{pid}; len(next) > 0; next = next[1:] {
+	for next := slices.Clone(pids); len(next) > 0; next = next[1:] {
 		for _, p := range children[next[0]] {
-			out, next = append(out, p), append(next, p.PID)
+			if !slices.Contains(out, p) {
+				out, next = append(out, p), append(next, p.PID)
+			}
 		}
 	}
 	return out
+}
+
+// Copies counts the living processes of a VCM on this host.
+func Copies(uuid string) (n int) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || !(Process{PID: pid}).Of(uuid) {
+			continue
+		}
+		if s, err := readStat(pid); err == nil && s.state != "Z" && s.state != "X" {
+			n++
+		}
+	}
+	return n
 }

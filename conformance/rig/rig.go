@@ -29,7 +29,7 @@ type Rig struct {
 	// UnitFlags are further options of hsmd, InitFlags of its making.
 	UnitFlags, InitFlags []string
 
-	orphans  time.Duration // how long a VCM's process may outlive its daemon
+	orphans  time.Duration // how long processes may outlive their daemon
 	mu       sync.Mutex
 	daemons  []*Daemon        // in the order they were first started
 	children map[Process]bool // of daemons, seen so far

@@ -7,8 +7,8 @@
 // {id, re: true, kind, error}. Unknown fields are refused.
 //
 // The peer may be hostile: a vcmd belongs to its tenant. A malformed packet, an
-// oversized one, or a peer that does not read ends the connection; calls in
-// progress are bounded; descriptors nobody asked for are closed.
+// oversized one, or a peer that does not read ends the connection, unless it is
+// made to last; calls in progress are bounded; descriptors nobody asked for are closed.
 package fdrpc
 
 import (
@@ -87,6 +87,7 @@ type Conn struct {
 	nextID  uint64
 	waiting map[uint64]chan answer
 	closed  error
+	lasting bool // guarded by writeMu
 }
 
 type answer struct {
@@ -103,6 +104,26 @@ func New(uc *net.UnixConn, h Handler) *Conn {
 		}
 	}
 	return &Conn{uc: uc, handler: h, waiting: map[uint64]chan answer{}}
+}
+
+// From makes the ids of this end's calls begin above id. Whoever takes a socket
+// over from another process chooses one that no former user of the socket can
+// have reached: an answer that was meant for him is then nobody's. It is called
+// before the first Call.
+func (c *Conn) From(id uint64) *Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nextID = id
+	return c
+}
+
+// Lasting lets the connection live on when the peer does not read for a while:
+// what cannot be sent then is dropped.
+func (c *Conn) Lasting() *Conn {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.lasting = true
+	return c
 }
 
 // Run reads messages until the peer closes, the context ends or the peer
@@ -164,13 +185,13 @@ func (c *Conn) handle(ctx context.Context, msg message, files []*os.File) {
 		out.Body, err = json.Marshal(reply.Body)
 	}
 	if err == nil {
-		if err = c.write(out, reply.Files); err == nil {
+		if err = c.write(out, reply.Files); err == nil || errors.Is(err, errDropped) {
 			return
 		}
 	}
 	// The peer is told why; one that cannot be told is gone or does not read.
 	out.Body, out.Kind, out.Error = nil, errkind.Of(err).String(), shorten(err.Error())
-	if c.write(out, nil) != nil {
+	if err := c.write(out, nil); err != nil && !errors.Is(err, errDropped) {
 		_ = c.uc.Close()
 	}
 }

@@ -38,10 +38,16 @@ func (c *Conn) write(m message, files []*os.File) error {
 	_, _, err = c.uc.WriteMsgUnix(p, oob, nil)
 	runtime.KeepAlive(files) // their numbers are in oob
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if c.lasting {
+			return errDropped
+		}
 		_ = c.uc.Close() // or everybody who waits for writeMu would wait as long again
 	}
 	return err
 }
+
+// errDropped is a message that a peer which does not read will never see.
+var errDropped = errors.New("the peer does not read; the message was dropped")
 
 // encodeRights puts descriptors into a control message. It goes around
 // os.File.Fd, which may make a descriptor blocking for everybody who shares it.

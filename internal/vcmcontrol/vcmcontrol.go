@@ -2,6 +2,11 @@
 // their control socket (internal/fdrpc). The orchestrator calls; vcmd answers,
 // and calls MethodReady or MethodFailed once after its start.
 //
+// The socket outlives an orchestrator that was killed: the process that made the
+// vcmd holds the same end and gives it to the next one (see package launch). To
+// vcmd that is one peer that was silent for a while. The ids of calls keep their
+// answers apart.
+//
 // A vcmd is started without arguments and with an empty environment. Its
 // descriptors are: 3 the control socket, 4 the device channel to hsmd, 5 its
 // data directory, and from 6 on the listeners in the order of Start.Listeners.
@@ -24,10 +29,16 @@ const (
 	MethodStart = "start"
 	// MethodStats: nil -> Stats.
 	MethodStats = "stats"
-	// MethodStop: Stop -> nil. vcmd drains, closes its store and exits 0.
+	// MethodStop: Stop -> nil. vcmd drains, closes its store and exits 0. Called
+	// again it changes nothing.
 	MethodStop = "stop"
 	// MethodMode: nil -> Mode.
 	MethodMode = "mode"
+	// MethodHello: nil -> Ready with the listeners as descriptors, in the order of
+	// Start.Listeners. An orchestrator that takes the socket over calls it first:
+	// whatever its predecessor was told or asked is over. The kind Unavailable
+	// means that the VCM does not serve yet.
+	MethodHello = "hello"
 )
 
 // Methods of vcmd towards the orchestrator.

@@ -5,7 +5,7 @@ import "github.com/tesserae-hsm/tesserae/orchestrator/network"
 // Kill ends the host as the death of its process does: its VCMs' processes end
 // and no record changes.
 func Kill(h *Host) {
-	h.cancel()
+	h.cancel(nil)
 	h.owned.Wait()
 	for _, v := range h.all() {
 		v.mu.Lock()

@@ -1,6 +1,7 @@
 // Package hosting carries out what the provider asks for: it joins admission,
 // the life cycle, the registry, the network, the unit and the launcher, and
-// brings every VCM back to where it was after a crash.
+// brings every VCM back to where it was after a crash: of its own, which VCMs
+// outlive (see package launch), or of theirs.
 //
 // # Order of effects
 //
@@ -60,7 +61,7 @@ type Actor string
 type Host struct {
 	cfg    Config
 	run    context.Context // ends when the host closes
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	owned  sync.WaitGroup // every goroutine of the host
 	starts chan struct{}  // bounds how many VCMs start at once
 
@@ -73,18 +74,18 @@ type Host struct {
 	vcms map[string]*vcm
 }
 
-// Open takes the unit's VCMs up where the last run left them. rebooted means
+// Open takes the unit's VCMs up where the last run left them: those that serve
+// serve on, whatever became of that run. rebooted means
 // that they were shut down, or the whole host: then only those with autostart
 // run again.
 func Open(ctx context.Context, cfg Config, rebooted bool) (*Host, error) {
-	run, cancel := context.WithCancel(context.Background())
+	run, cancel := context.WithCancelCause(context.Background())
 	h := &Host{
 		cfg: cfg, run: run, cancel: cancel, vcms: map[string]*vcm{},
 		starts: make(chan struct{}, max(4, 2*runtime.GOMAXPROCS(0))),
 	}
 	if err := h.recover(ctx, rebooted); err != nil {
-		h.cancel() // records stay as they are: the next run takes them up again
-		h.owned.Wait()
+		h.Leave() // the next run takes everything up again
 		return nil, err
 	}
 	epoch, _ := cfg.Unit.Epoch()
@@ -96,7 +97,7 @@ func Open(ctx context.Context, cfg Config, rebooted bool) (*Host, error) {
 // Close drains and ends every VCM's process and records them as stopped. After
 // it the next run counts as a reboot.
 func (h *Host) Close(ctx context.Context) {
-	h.cancel()
+	h.cancel(nil)
 	h.owned.Wait()
 	h.each(func(v *vcm) {
 		v.lock()
@@ -149,6 +150,8 @@ type vcm struct {
 	final    error         // why supervision gave up
 	changed  chan struct{} // closed and replaced when rec changes
 	super    *launch.Supervisor
+	adopted  *launch.Process  // of an earlier run; until it has a supervisor
+	missed   string           // what became of such a process that does not serve
 	place    network.Place    // of sockets
 	sockets  []network.Socket // reserved for as long as v exists
 	homeless bool             // the last try to reserve them failed

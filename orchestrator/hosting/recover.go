@@ -1,6 +1,7 @@
 package hosting
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -17,6 +18,7 @@ func (h *Host) recover(ctx context.Context, rebooted bool) error {
 	for _, e := range entries {
 		h.vcms[e.Record.UUID] = newVCM(e.Record, e.Rev)
 	}
+	h.adopt(ctx, rebooted)
 	failed := make(chan error, len(entries))
 	h.each(func(v *vcm) {
 		if err := persist(ctx, func() error { return h.resume(ctx, v, rebooted) }); err != nil {
@@ -28,6 +30,11 @@ func (h *Host) recover(ctx context.Context, rebooted bool) error {
 		return err
 	}
 	h.each(h.keep)
+	for _, v := range h.all() {
+		if v.adopted != nil {
+			h.supervise(v)
+		}
+	}
 	for _, v := range h.all() { // in the order of creation, as far as the licence goes
 		if v.record().State == lifecycle.Starting {
 			h.supervise(v)
@@ -66,6 +73,8 @@ func (h *Host) resume(ctx context.Context, v *vcm, rebooted bool) error {
 		return h.erase(ctx, v) // nobody was told of it
 	case rec.State == lifecycle.Deleting:
 		return h.erase(ctx, v)
+	case v.adopted != nil: // it is where it was
+		return nil
 	}
 	event, reason := lifecycle.Recover, rec.Reason
 	switch {
@@ -75,7 +84,7 @@ func (h *Host) resume(ctx context.Context, v *vcm, rebooted bool) error {
 		// Its key needs the tenant's share, which is kept nowhere.
 		event, reason = lifecycle.Reboot, "the orchestrator was restarted; a start request of the tenant is needed again"
 	case rec.State == lifecycle.Running:
-		reason = "the orchestrator was restarted"
+		reason = cmp.Or(v.missed, "the orchestrator was restarted")
 	}
 	_, err := h.apply(ctx, v, event, reason)
 	return err

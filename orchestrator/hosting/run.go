@@ -112,8 +112,8 @@ func (v *vcm) unclaim() {
 	}
 }
 
-// supervise launches v and keeps it running, unless that is being done. v is held,
-// or nobody knows it yet.
+// supervise launches v, unless it has a process that was taken over, and keeps it
+// running, unless that is being done. v is held, or nobody knows it yet.
 func (h *Host) supervise(v *vcm) {
 	if !v.idle() {
 		return
@@ -121,9 +121,11 @@ func (h *Host) supervise(v *vcm) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.lastErr, v.final = "", nil
-	s := launch.Supervise(h.run, h.cfg.Policy, h.cfg.Log.With("uuid", v.uuid),
+	first := v.adopted
+	v.adopted = nil
+	s := launch.Resume(h.run, h.cfg.Policy, h.cfg.Log.With("uuid", v.uuid), first,
 		func(ctx context.Context) (*launch.Process, error) { return h.launch(ctx, v) },
-		func(ctx context.Context, r launch.Report) { h.report(ctx, v, r) })
+		func(ctx context.Context, r launch.Report) { h.hear(ctx, v, r) })
 	v.super = s
 	h.owned.Go(func() { <-s.Done() })
 }

@@ -21,6 +21,9 @@ import (
 // are behind it, because many hosts still have the first one or a mix.
 type Cgroups interface {
 	Make(name string, limits Limits) (Group, error)
+	// Sweep removes the empty groups that keep does not want, and reports whether
+	// others of those are left: their processes are about to end.
+	Sweep(keep func(name string) bool) (left bool)
 	// Close removes what FindCgroups made, once every group is gone.
 	Close() error
 }
@@ -32,6 +35,8 @@ type Group interface {
 	// Visit returns the files by which a thread enters the group by itself, for a
 	// child that is born there, and leaves it again; none if that takes more.
 	Visit() (enter, leave []string)
+	// Dirs are its folders.
+	Dirs() []string
 	// Remove drops the group after its last process has ended.
 	Remove()
 }
@@ -43,12 +48,15 @@ type none struct{}
 
 func (none) Make(string, Limits) (Group, error) { return noGroup{}, nil }
 
+func (none) Sweep(func(string) bool) bool { return false }
+
 func (none) Close() error { return nil }
 
 type noGroup struct{}
 
 func (noGroup) Version() string { return "" }
 func (noGroup) Add(int) error   { return nil }
+func (noGroup) Dirs() []string  { return nil }
 func (noGroup) Remove()         {}
 
 func (noGroup) Visit() (enter, leave []string) { return nil, nil }
@@ -155,7 +163,7 @@ func prepareV1(own map[string]string, name string) (*hierarchy, error) {
 		}
 		h.bases[c] = dir
 	}
-	return h, h.sweep()
+	return h, nil
 }
 
 // prepareV2 makes OWN/name with the controllers enabled. The kernel allows that
@@ -196,7 +204,7 @@ func prepareV2(own, name string) (*hierarchy, error) {
 	for _, c := range controllers {
 		h.bases[c] = dir
 	}
-	return h, h.sweep()
+	return h, nil
 }
 
 // comeBack leaves the group that the orchestrator was started in as it was found,
@@ -227,20 +235,21 @@ func delegated(own string) string {
 	return own
 }
 
-// sweep removes what VCMs of an orchestrator that died left behind.
-func (h *hierarchy) sweep() error {
+// Sweep implements Cgroups. The kernel removes no group that has a process.
+func (h *hierarchy) Sweep(keep func(name string) bool) (left bool) {
 	for _, base := range h.bases {
 		entries, err := os.ReadDir(base)
 		if err != nil {
-			return err
+			continue // it was removed
 		}
 		for _, e := range entries {
-			if e.IsDir() {
-				_ = os.Remove(filepath.Join(base, e.Name())) // busy: its process is about to end
+			if e.IsDir() && !keep(e.Name()) {
+				err := os.Remove(filepath.Join(base, e.Name()))
+				left = left || err != nil && !errors.Is(err, fs.ErrNotExist)
 			}
 		}
 	}
-	return nil
+	return left
 }
 
 // Make implements Cgroups.
@@ -311,6 +320,8 @@ type group struct {
 }
 
 func (g *group) Version() string { return g.version }
+
+func (g *group) Dirs() []string { return g.dirs }
 
 func (g *group) Add(pid int) error {
 	for _, d := range g.dirs {

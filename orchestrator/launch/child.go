@@ -1,8 +1,10 @@
 package launch
 
 import (
+	"errors"
+	"fmt"
 	"os"
-	"os/exec"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -10,13 +12,15 @@ import (
 
 // child is a process that was started, and what it says on standard error.
 type child struct {
-	process *os.Process
-	said    *os.File
-	heard   chan struct{} // closed when all of it was read
+	pid    int
+	handle *os.File                           // of the process; readable after its end
+	status func() (syscall.WaitStatus, error) // after its end, once
+	said   *os.File
+	heard  chan struct{} // closed when all of it was read
 }
 
-func newChild(p *os.Process, said *os.File, to *words) *child {
-	c := &child{process: p, said: said, heard: make(chan struct{})}
+func newChild(pid int, handle *os.File, status func() (syscall.WaitStatus, error), said *os.File, to *words) *child {
+	c := &child{pid: pid, handle: handle, status: status, said: said, heard: make(chan struct{})}
 	go func() {
 		defer close(c.heard)
 		_, _ = to.ReadFrom(said)
@@ -24,42 +28,73 @@ func newChild(p *os.Process, said *os.File, to *words) *child {
 	return c
 }
 
-// wait returns after the process's end, without a thread that blocks as long as
-// it lives: a unit has a thousand of them, and each would make every collection
-// of garbage and every start of another process slower.
-func (c *child) wait() error {
-	if f := handle(c.process); f != nil {
-		awaitEnd(f)
-		_ = f.Close()
+// exitError is how a process ended otherwise than with exit code 0.
+type exitError syscall.WaitStatus
+
+func (e exitError) Error() string {
+	if s := syscall.WaitStatus(e); s.Signaled() {
+		return fmt.Sprintf("signal %s", s.Signal())
 	}
-	state, err := c.process.Wait()
-	_ = c.said.SetReadDeadline(time.Now().Add(lingering)) // somebody else may hold the other end
+	return fmt.Sprintf("exit code %d", syscall.WaitStatus(e).ExitStatus())
+}
+
+// errLeft is why a process is not waited for any longer.
+var errLeft = errors.New("it was left running")
+
+// wait returns after the process's end, or after leave, without a thread that
+// blocks as long as it lives: a unit has a thousand of them, and each would make
+// every collection of garbage and every start of another process slower.
+func (c *child) wait() error {
+	left := awaitEnd(c.handle) != nil
+	_ = c.handle.Close()
+	err := errLeft
+	if !left {
+		var s syscall.WaitStatus
+		if s, err = c.status(); err != nil {
+			err = fmt.Errorf("nobody saw how: %w", err)
+		} else if s != 0 {
+			err = exitError(s)
+		}
+	}
+	patience := lingering // somebody else may hold the other end
+	if left {
+		patience = 0
+	}
+	_ = c.said.SetReadDeadline(time.Now().Add(patience))
 	<-c.heard
 	_ = c.said.Close()
-	if err == nil && !state.Success() {
-		err = &exec.ExitError{ProcessState: state}
-	}
 	return err
 }
 
-// handle is a descriptor of a process that was not waited for yet. It becomes
-// readable with the process's end; nil where the kernel has no such thing.
-func handle(p *os.Process) *os.File {
-	fd, err := unix.PidfdOpen(p.Pid, unix.PIDFD_NONBLOCK)
+// leave lets wait return although the process goes on.
+func (c *child) leave() { _ = c.handle.Close() }
+
+func (c *child) signal(s syscall.Signal) {
+	raw, err := c.handle.SyscallConn()
 	if err != nil {
-		return nil
+		return // it has ended, or was left
 	}
-	return os.NewFile(uintptr(fd), "process")
+	_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.Signal(s), nil, 0) })
 }
 
-// awaitEnd returns at the process's end, or at once if that cannot be waited for
-// in this way.
-func awaitEnd(f *os.File) {
+// handle is a descriptor of a process that was not waited for yet. It becomes
+// readable with the process's end.
+func handle(pid int) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("pidfd_open", err)
+	}
+	return os.NewFile(uintptr(fd), "process"), nil
+}
+
+// awaitEnd returns nil at the process's end. An error means that the descriptor
+// was closed, or that its deadline is over.
+func awaitEnd(f *os.File) error {
 	c, err := f.SyscallConn()
 	if err != nil {
-		return
+		return err
 	}
-	_ = c.Read(func(fd uintptr) bool {
+	return c.Read(func(fd uintptr) bool {
 		set := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(set, 0)
 		return n > 0 || err != nil && err != unix.EINTR

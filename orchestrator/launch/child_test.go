@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -47,6 +48,8 @@ func child() int {
 	if err != nil {
 		return 3
 	}
+	var words atomic.Int64
+	listener := os.NewFile(vcmcontrol.FirstListenerFD, "listener")
 	stop := make(chan struct{}, 1)
 	starts := make(chan vcmcontrol.Start, 1)
 	var start vcmcontrol.Start
@@ -61,7 +64,9 @@ func child() int {
 			starts <- s
 			return fdrpc.Reply{}, nil
 		case vcmcontrol.MethodStats:
-			return fdrpc.Reply{Body: vcmcontrol.Stats{Requests: 7}}, nil
+			return fdrpc.Reply{Body: vcmcontrol.Stats{Requests: 7, Tokens: words.Load()}}, nil
+		case vcmcontrol.MethodHello:
+			return hello(start, listener)
 		case vcmcontrol.MethodMode:
 			return fdrpc.Reply{Body: vcmcontrol.Mode{Operational: start.Name == "busy"}}, nil
 		case vcmcontrol.MethodStop:
@@ -81,6 +86,15 @@ func child() int {
 	go func() { over <- conn.Run(context.Background()) }()
 	s := <-starts
 	found.Isolation = s.Isolation
+	if s.Name == "talkative" {
+		go func() {
+			for {
+				n, _ := os.Stderr.WriteString("what a day\n")
+				words.Add(int64(n))
+				time.Sleep(100 * time.Nanosecond)
+			}
+		}()
+	}
 	if done := act(conn, s, found); done >= 0 {
 		return done
 	}
@@ -97,6 +111,19 @@ func child() int {
 		}
 		return 4
 	}
+}
+
+// hello gives an orchestrator that takes the child over what it wants, or not.
+func hello(start vcmcontrol.Start, listener *os.File) (fdrpc.Reply, error) {
+	give := listener
+	switch start.Name {
+	case "mute", "unasked":
+		return fdrpc.Reply{}, errkind.Errorf(errkind.Unavailable, "the VCM has not started yet")
+	case "liar":
+		give = os.Stdin
+	}
+	fd, err := unix.FcntlInt(give.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	return fdrpc.Reply{Body: vcmcontrol.Ready{Level: "process", ModuleID: "00000001"}, Files: []*os.File{os.NewFile(uintptr(fd), "copy")}}, err
 }
 
 // act reports, and returns the exit code if the child ends at once.

@@ -13,8 +13,23 @@ var NewWords = newWords
 func ForkerPID(l *Launcher) int {
 	l.forker.mu.Lock()
 	defer l.forker.mu.Unlock()
-	if l.forker.process == nil {
+	if l.forker.link == nil {
 		return 0
 	}
-	return l.forker.process.Pid
+	return l.forker.link.pid
 }
+
+// Die lets go of everything as the death of the launcher's process does.
+func Die(l *Launcher, all ...*Process) {
+	for _, p := range all {
+		p.Leave()
+	}
+	l.forker.leave()
+	_ = l.release()
+}
+
+// SocketName is the forker's socket in the folder of its launcher.
+const SocketName = socketName
+
+// Reach gives a short name to the socket in a folder.
+var Reach = reach

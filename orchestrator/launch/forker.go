@@ -1,10 +1,11 @@
 package launch
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
-	"net"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,161 +20,254 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
 )
 
-// forker makes the processes of VCMs for an orchestrator. A child in a user
-// namespace begins as a copy of who makes it: of the orchestrator's memory and
-// of its thousands of descriptors, or of a small process's. The children are the
-// orchestrator's own all the same and do not end with the forker.
-//
-// One child is made at a time: while the runtime writes a child's uid map, the
-// map's descriptor is open without close-on-exec, and another child would
-// inherit it.
+// forker is the orchestrator's side of the process that makes and keeps the
+// processes of VCMs.
 type forker struct {
 	program string   // whose main calls ServeForker first
+	dir     string   // where its socket is
 	binary  *os.File // that children run
+	hello   hello
+	log     *slog.Logger
 
-	mu      sync.Mutex
-	conn    *net.UnixConn // nil while there is no process
-	process *os.Process
+	mu   sync.Mutex
+	link *link // the last one; nil before the first
 }
 
-// order is what the forker is to make. The descriptors that come with it become
-// the child's, from 0 on.
-type order struct {
-	Name   string  `json:"name"` // argv[0]
-	Flags  uintptr `json:"flags"`
-	OwnUID bool    `json:"ownUid"`
-	UID    int     `json:"uid"`
-	// Enter are the files by which a thread enters the child's control groups,
-	// before it makes the child, and Leave those by which it leaves them.
-	Enter []string `json:"enter"`
-	Leave []string `json:"leave"`
-}
-
-// made is the forker's answer.
-type made struct {
-	PID   int           `json:"pid"`
-	Born  bool          `json:"born"` // in its control groups
-	Errno syscall.Errno `json:"errno"`
+// link is the connection to one forker.
+type link struct {
+	conn    *fdrpc.Conn
+	gone    chan struct{} // closed when the connection is over
+	pid     int
+	handle  *os.File    // readable after the process's end
+	process *os.Process // nil if another orchestrator has started it
 }
 
 const (
-	// forkTimeout bounds the making of one child.
-	forkTimeout = 10 * time.Second
-	// maxOrder is the size of the largest message.
-	maxOrder = 8 << 10
+	// forkTimeout bounds the making of one child. A forker is slow rather than
+	// broken, and to give it up would be the end of every VCM.
+	forkTimeout = time.Minute
+	// askForker bounds all else.
+	askForker = 10 * time.Second
+	// predecessor is how long the end of an earlier orchestrator may take to be
+	// noticed.
+	predecessor = 5 * time.Second
+	// endTimeout is how long a forker may take to end.
+	endTimeout = 2*endPatience + 5*time.Second
 )
 
-// fork has a child made.
-func (f *forker) fork(o order, files []*os.File) (p *os.Process, born bool, err error) {
+// errNoForker means that there is none, so that one can be started.
+var errNoForker = errors.New("there is no forker")
+
+// find connects to the forker that an earlier orchestrator has left, if any.
+func (f *forker) find(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	m, sent, err := f.ask(o, files)
-	if err != nil && !sent { // it was killed since the last order
-		m, _, err = f.ask(o, files)
+	began := time.Now()
+	for {
+		l, err := f.greet(ctx)
+		patience := endTimeout
+		if errkind.Is(err, errkind.Mode) {
+			patience = predecessor
+		}
+		switch {
+		case err == nil:
+			f.link = l
+			return nil
+		case errors.Is(err, errNoForker):
+			return nil
+		case !errkind.Is(err, errkind.Mode) && !errkind.Is(err, errkind.Unavailable):
+			return fmt.Errorf("the process that keeps VCMs for %s: %w", f.dir, err)
+		}
+		if time.Since(began) > patience || ctx.Err() != nil {
+			return errkind.Errorf(errkind.Unavailable, "the process that keeps VCMs for %s: %w", f.dir, err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	if err != nil {
-		return nil, false, errkind.Errorf(errkind.Unavailable, "process that starts processes: %w", err)
-	}
-	if m.Errno != 0 {
-		bury(f.process.Pid)
-		return nil, false, os.NewSyscallError("fork", m.Errno)
-	}
-	p, err = os.FindProcess(m.PID)
-	return p, m.Born, err
 }
 
-// ask sends one order, to a new process if there is none. Once it is sent nobody
-// but the answer tells whether it was carried out. f.mu is held.
-func (f *forker) ask(o order, files []*os.File) (m made, sent bool, err error) {
-	if f.conn == nil {
-		if err := f.start(); err != nil {
-			return m, false, err
-		}
+func (f *forker) greet(ctx context.Context) (*link, error) {
+	ctx, cancel := context.WithTimeout(ctx, askForker)
+	defer cancel()
+	return f.connect(ctx)
+}
+
+// connect speaks to the forker that listens in the folder.
+func (f *forker) connect(ctx context.Context) (*link, error) {
+	uc, err := dialIn(f.dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, errNoForker
 	}
-	defer func() {
-		if err != nil {
-			f.end()
-		}
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Unavailable, "%w", err)
+	}
+	if err := admit(uc); err != nil {
+		_ = uc.Close()
+		return nil, err
+	}
+	l := &link{conn: fdrpc.New(uc, nil), gone: make(chan struct{})}
+	go func() {
+		defer close(l.gone)
+		_ = l.conn.Run(context.Background()) // however it ended, the forker is gone
 	}()
-	p, err := json.Marshal(o)
-	if err != nil || len(p) > maxOrder {
-		return m, false, fmt.Errorf("order of %d octets: %w", len(p), err)
+	var w welcome
+	files, err := l.conn.Call(ctx, methodHello, f.hello, &w, f.binary)
+	if err == nil && len(files) != 1 {
+		err = errkind.Errorf(errkind.Integrity, "%d descriptors came with its welcome", len(files))
 	}
-	fds := make([]int, len(files))
-	for i, file := range files {
-		fds[i] = int(file.Fd())
-	}
-	if err := f.conn.SetDeadline(time.Now().Add(forkTimeout)); err != nil {
-		return m, false, err
-	}
-	if _, _, err := f.conn.WriteMsgUnix(p, unix.UnixRights(fds...), nil); err != nil {
-		return m, false, err
-	}
-	answer := make([]byte, maxOrder)
-	n, err := f.conn.Read(answer)
 	if err != nil {
-		return m, true, err
+		for _, file := range files {
+			_ = file.Close()
+		}
+		_ = l.conn.Close()
+		<-l.gone
+		return nil, err
 	}
-	err = json.Unmarshal(answer[:n], &m)
-	return m, true, err
+	l.pid, l.handle = w.PID, files[0]
+	return l, nil
 }
 
-// start starts the process. f.mu is held.
-func (f *forker) start() error {
-	here, there, err := fdrpc.Pair()
-	if err != nil {
-		return err
+// open returns the connection, to a new process if there is none.
+func (f *forker) open(ctx context.Context) (*link, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.link != nil {
+		select {
+		case <-f.link.gone:
+			f.log.Error("the process that makes and keeps VCMs is gone; every VCM ends with it and is started again", "pid", f.link.pid)
+			f.link.bury()
+			f.link = nil
+		default:
+			return f.link, nil
+		}
 	}
-	defer there.Close()
+	process, err := f.start()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, forkTimeout)
+	defer cancel()
+	l, err := f.connect(ctx)
+	if err != nil {
+		_ = process.Kill()
+		_, _ = process.Wait()
+		return nil, err
+	}
+	l.process = process
+	f.link = l
+	return l, nil
+}
+
+// start starts the process, in a session of its own: neither signals from a
+// terminal nor our end are for it.
+func (f *forker) start() (*os.Process, error) {
+	// What it leaves behind, should it be killed, comes to us to be waited for.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("prctl", err)
+	}
+	socket, err := listenIn(f.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer socket.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		_ = here.Close()
-		return err
+		return nil, err
 	}
 	defer null.Close()
-	f.process, err = os.StartProcess(f.program, []string{forkerName}, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []*os.File{null, null, os.Stderr, there, f.binary},
-		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}, // signals from a terminal are for us
+	return os.StartProcess(f.program, []string{forkerName, f.dir}, &os.ProcAttr{
+		Dir: "/", Env: []string{}, Files: []*os.File{null, null, os.Stderr, socket}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
-	if err != nil {
-		_ = here.Close()
-		return err
+}
+
+// forked is a process that a forker has made.
+type forked struct {
+	made
+	link   *link
+	handle *os.File
+}
+
+// fork has a child made.
+func (f *forker) fork(o order, files ...*os.File) (p forked, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), forkTimeout)
+	defer cancel()
+	for range 2 {
+		if p.link, err = f.open(ctx); err != nil {
+			break
+		}
+		var got []*os.File
+		got, err = p.link.conn.Call(ctx, methodFork, o, &p.made, files...)
+		if err == nil && p.Errno != 0 {
+			return p, os.NewSyscallError("fork", p.Errno)
+		}
+		if err == nil && len(got) == 1 {
+			p.handle = got[0]
+			return p, nil
+		}
+		for _, file := range got {
+			_ = file.Close()
+		}
+		select {
+		case <-p.link.gone: // it was killed, perhaps since the last order
+			p.link.buryUnborn(o.Name)
+			continue
+		default:
+		}
+		break
 	}
-	f.conn = here
-	return nil
+	return p, errkind.Errorf(errkind.Unavailable, "process that starts processes: %w", err)
 }
 
-// end ends the process, whose children live on. f.mu is held.
-func (f *forker) end() {
-	if f.conn == nil {
-		return
+// status is how a process ended, after its end.
+func (l *link) status(id uint64, pid int) (syscall.WaitStatus, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), askForker)
+	defer cancel()
+	var e ended
+	err := l.conn.Ask(ctx, methodForget, which{ID: id}, &e)
+	if err == nil {
+		return e.Status, nil
 	}
-	_ = f.conn.Close()
-	_ = f.process.Kill()
-	_, _ = f.process.Wait()
-	f.conn, f.process = nil, nil
+	// The forker was killed and the process with it; from there it comes to us.
+	if s, ok := reap(pid); ok {
+		return s, nil
+	}
+	return 0, err
 }
 
-// Close ends the process.
-func (f *forker) Close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.end()
-	return nil
+// reap waits for a process that was, or is about to be, made our child by its
+// parent's end.
+func reap(pid int) (syscall.WaitStatus, bool) {
+	const tries, pause = 100, 5 * time.Millisecond
+	for range tries {
+		var s syscall.WaitStatus
+		if got, err := syscall.Wait4(pid, &s, syscall.WNOHANG, nil); got == pid && err == nil {
+			return s, true
+		}
+		time.Sleep(pause)
+	}
+	return 0, false
 }
 
-// bury waits for a child that ended before it ran the binary, about which the
-// forker can tell no more than that.
-func bury(forker int) {
+// bury waits for a forker that is gone.
+func (l *link) bury() {
+	if l.process != nil {
+		_ = l.process.Kill()
+		_, _ = l.process.Wait()
+	}
+	_ = l.handle.Close()
+}
+
+// buryUnborn ends the child that a forker was making when it was killed. It
+// has become ours.
+func (l *link) buryUnborn(name string) {
 	const tries, pause = 20, 5 * time.Millisecond
 	for range tries {
-		lists, _ := filepath.Glob("/proc/self/task/*/children") // where the kernel has none the child stays a zombie
+		lists, _ := filepath.Glob("/proc/self/task/*/children") // where the kernel has none it ends without its control socket
 		for _, list := range lists {
 			p, _ := os.ReadFile(list)
 			for _, word := range strings.Fields(string(p)) {
-				if pid, err := strconv.Atoi(word); err == nil && pid != forker && failed(pid) {
-					_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
-					return
+				if pid, err := strconv.Atoi(word); err == nil && pid != l.pid && unborn(pid, name) {
+					_ = unix.Kill(pid, unix.SIGKILL)
+					_, _ = reap(pid)
 				}
 			}
 		}
@@ -181,11 +275,78 @@ func bury(forker int) {
 	}
 }
 
-// failed reports whether a child has ended and never ran the binary.
-func failed(pid int) bool {
+// unborn reports whether a process is one called name, or was to become one: until
+// it runs the binary it has the name of the thread that made it.
+func unborn(pid int, name string) bool {
+	if words, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && strings.TrimRight(string(words), "\x00") == name {
+		return true
+	}
 	p, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && strings.Contains(string(p), "("+forkerName+") Z ")
+	return err == nil && strings.Contains(string(p), "("+forkerName+") ")
 }
 
-// errNoOrder is the end of orders: the orchestrator is gone.
-var errNoOrder = errors.New("no more orders")
+// kept lists what the forker that was found keeps.
+func (f *forker) kept(ctx context.Context) (all []Kept, err error) {
+	f.mu.Lock()
+	l := f.link
+	f.mu.Unlock()
+	if l == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askForker)
+	defer cancel()
+	for from := (after{}); ; from.ID = all[len(all)-1].ID {
+		var p page
+		if err := l.conn.Ask(ctx, methodKept, from, &p); err != nil {
+			return nil, err
+		}
+		if all = append(all, p.Kept...); !p.More {
+			return all, nil
+		}
+	}
+}
+
+// let go of the forker, which ends if it keeps nothing.
+func (f *forker) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.link == nil {
+		return
+	}
+	_ = f.link.conn.Close()
+	<-f.link.gone
+	_ = f.link.handle.Close()
+	if f.link.process != nil {
+		_ = f.link.process.Release()
+	}
+	f.link = nil
+}
+
+// end ends the forker and all that it keeps.
+func (f *forker) end() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.link
+	if l == nil {
+		return nil
+	}
+	f.link = nil
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	defer cancel()
+	err := l.conn.Ask(ctx, methodEnd, nil, nil)
+	select {
+	case <-l.gone:
+		err = nil
+	case <-time.After(askForker):
+		_ = unix.Kill(l.pid, unix.SIGKILL)
+	}
+	_ = l.conn.Close()
+	<-l.gone
+	if l.process == nil {
+		_ = l.handle.SetReadDeadline(time.Now().Add(askForker))
+		_ = awaitEnd(l.handle)
+	}
+	l.bury()
+	_ = os.Remove(filepath.Join(f.dir, socketName))
+	return err
+}

@@ -12,33 +12,38 @@ import (
 	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 )
 
-func TestChildrenOutliveTheForker(t *testing.T) {
+// Who would keep them? What is left of them comes to the launcher's process.
+func TestChildrenEndWithTheForker(t *testing.T) {
 	t.Parallel()
 	l := launcher(t, launch.Config{})
 	first := start(t, l, spec(t, "first"))
 	isReady(t, first)
 	pid := launch.ForkerPID(l)
-	if pid == 0 {
-		t.Fatal("there is no forker")
+	if pid == 0 || pid == os.Getpid() {
+		t.Fatalf("the forker is %d", pid)
 	}
-	if got := parent(t, first.PID()); got != os.Getpid() {
-		t.Errorf("the child's parent is %d, not %d", got, os.Getpid())
+	if got := parent(t, first.PID()); got != pid {
+		t.Errorf("the child's parent is %d, not %d", got, pid)
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	// Until its last thread has ended it may still take an order.
-	for !strings.Contains(stat(t, pid), ") Z ") || threads(t, pid) > 1 {
-		time.Sleep(time.Millisecond)
+	select {
+	case <-first.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the child lives on")
+	}
+	if !strings.Contains(first.Ending(), "killed") {
+		t.Errorf("ended with %s", first.Ending())
 	}
 	second := start(t, l, spec(t, "second"))
 	isReady(t, second)
 	if now := launch.ForkerPID(l); now == pid || now == 0 {
 		t.Errorf("the forker is %d, was %d", now, pid)
 	}
-	for _, p := range []*launch.Process{first, second} {
-		if _, err := p.Stats(t.Context()); err != nil {
-			t.Errorf("process %d: %v", p.PID(), err)
+	for _, gone := range []int{pid, first.PID()} {
+		if p, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", gone)); err == nil {
+			t.Errorf("left over: %s", p)
 		}
 	}
 }
@@ -52,15 +57,6 @@ func stat(t *testing.T, pid int) string {
 	return string(p)
 }
 
-func threads(t *testing.T, pid int) int {
-	t.Helper()
-	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(all)
-}
-
 func parent(t *testing.T, pid int) (ppid int) {
 	t.Helper()
 	_, rest, _ := strings.Cut(stat(t, pid), ") ")
@@ -70,7 +66,6 @@ func parent(t *testing.T, pid int) (ppid int) {
 	return ppid
 }
 
-// A child that was made and cannot run the binary is nobody's but this process's.
 func TestChildThatRunsNothingIsWaitedFor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vcmd")
 	if err := os.WriteFile(path, []byte("no program"), 0o755); err != nil {
@@ -80,7 +75,7 @@ func TestChildThatRunsNothingIsWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := launch.New(launch.Config{Path: path, Floor: launch.Plain, UIDBase: 1_879_100_000, Cgroups: launch.NoCgroups(), Forker: exe, Log: quiet()})
+	l, err := launch.New(launch.Config{Path: path, Floor: launch.Plain, UIDBase: 1_879_100_000, Cgroups: launch.NoCgroups(), Forker: exe, Dir: t.TempDir(), Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,16 +86,16 @@ func TestChildThatRunsNothingIsWaitedFor(t *testing.T) {
 	} else if !strings.Contains(err.Error(), syscall.ENOEXEC.Error()) {
 		t.Errorf("%v", err)
 	}
-	for _, pid := range children(t) {
-		if p, err := os.ReadFile(fmt.Sprintf("/proc/%s/stat", pid)); err == nil && strings.Contains(string(p), "(vcm-forker) Z") {
+	for _, pid := range children(t, launch.ForkerPID(l)) {
+		if p, err := os.ReadFile(fmt.Sprintf("/proc/%s/stat", pid)); err == nil && strings.Contains(string(p), ") Z") {
 			t.Errorf("left over: %s", p)
 		}
 	}
 }
 
-func children(t *testing.T) (pids []string) {
+func children(t *testing.T, of int) (pids []string) {
 	t.Helper()
-	lists, err := filepath.Glob("/proc/self/task/*/children")
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", of))
 	if err != nil || len(lists) == 0 {
 		t.Fatalf("this kernel does not list children (%v)", err)
 	}
@@ -124,6 +119,8 @@ func (p place) Make(string, launch.Limits) (launch.Group, error) { return p, nil
 func (p place) Close() error                                     { return nil }
 func (p place) Version() string                                  { return "v1" }
 func (p place) Remove()                                          {}
+func (p place) Dirs() []string                                   { return nil }
+func (p place) Sweep(func(string) bool) bool                     { return false }
 func (p place) Add(pid int) error                                { p.added <- pid; return nil }
 func (p place) Visit() (enter, leave []string) {
 	return []string{filepath.Join(p.dir, "in")}, []string{filepath.Join(p.dir, "out")}
@@ -171,7 +168,7 @@ func TestForkerEndsWithItsLauncher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := launch.New(launch.Config{Path: exe, Floor: launch.Plain, UIDBase: 1_879_100_000, Cgroups: launch.NoCgroups(), Forker: exe, Log: quiet()})
+	l, err := launch.New(launch.Config{Path: exe, Floor: launch.Plain, UIDBase: 1_879_100_000, Cgroups: launch.NoCgroups(), Forker: exe, Dir: t.TempDir(), Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,37 @@
 // (vcmcontrol.Isolation), which proves it by attempts. Below the floor nothing
 // is started.
 //
-// Where a process gets name spaces of its own, a second, small process makes it
-// (forker.go): the orchestrator's memory is too large to be copied for each.
+// # The forker
+//
+// A VCM serves on when its orchestrator is killed. Therefore the orchestrator
+// does not make the VCMs' processes: a small process does, the forker, which
+// leads a life of its own in a session of its own. (It is small for another
+// reason, too: a child in name spaces begins as a copy of who makes it.) The
+// forker reads no network, runs no tenant's code and decides nothing. It keeps
+// for each process what a successor of the orchestrator needs: the process, of
+// which it is the parent, the orchestrator's end of the control socket, the
+// reading end of what the process says, its control group, and how it ended.
+//
+// The next orchestrator of the same folder (Config.Dir) finds the forker at a
+// socket there that only its own user can reach. It lists what is kept (Kept),
+// takes a process over (Take), and asks it whether it serves (Process.Greet); the
+// answer brings the listening sockets back. A VCM notices nothing but that its
+// orchestrator was silent for a while.
+//
+//   - One orchestrator at a time: the forker obeys one connection, and the next
+//     only after that has ended. A fence that grows from one orchestrator to the
+//     next (the revision of its claim on the unit) keeps an older one out for good.
+//   - The calls of two orchestrators on one control socket have different ids,
+//     which begin at the fence: a late answer to the one that was killed is
+//     nobody's.
+//   - A process dies with the forker, at once (its parent-death signal). So there
+//     is never one that nobody keeps; the orchestrator starts such VCMs again.
+//   - Without an orchestrator the forker goes on for Config.Grace, then ends all
+//     it keeps, and itself; so does a SIGTERM. It ends at once when it keeps
+//     nothing.
+//   - What was being made when somebody was killed ends by itself: a process whose
+//     control socket nobody holds, or that is not told to start, does. Processes
+//     of a forker that was killed become the orchestrator's, which waits for them.
 package launch
 
 import (
@@ -16,6 +45,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -59,8 +89,11 @@ type Config struct {
 	UIDBase int    // first uid of the unit's range; used as root only
 	Cgroups Cgroups
 	// Forker is a program whose main calls ServeForker, usually this one. It makes
-	// the processes that would otherwise begin as copies of this one; "" makes none so.
+	// and keeps the processes; with "" they are this one's children and end with it.
 	Forker string
+	Dir    string        // of the forker's socket, which is how the next launcher finds it
+	Fence  int64         // grows from one launcher in Dir to the next
+	Grace  time.Duration // of processes that no launcher takes over; 0: for good
 	Log    *slog.Logger
 }
 
@@ -75,6 +108,11 @@ type Launcher struct {
 	forker *forker // nil without
 
 	starting sync.Mutex // held while a process is being made
+
+	mu     sync.Mutex
+	kept   []Kept
+	groups map[string]int // names of control groups in use
+	untidy bool           // groups are left that nobody uses
 }
 
 // New opens the binary. The caller closes the Launcher. From then on no
@@ -98,23 +136,41 @@ func New(cfg Config) (*Launcher, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Unavailable, "VCM program %s: %w", cfg.Path, err)
 	}
-	l := &Launcher{cfg: cfg, binary: os.NewFile(uintptr(fd), cfg.Path), plans: plans(os.Geteuid() == 0)}
+	l := &Launcher{cfg: cfg, binary: os.NewFile(uintptr(fd), cfg.Path), plans: plans(os.Geteuid() == 0), groups: map[string]int{}}
 	if l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		_ = l.binary.Close()
 		return nil, errkind.Errorf(errkind.Unavailable, "standard streams: %w", err)
 	}
-	if cfg.Forker != "" {
-		l.forker = &forker{program: cfg.Forker, binary: l.binary}
+	if err := l.takeOver(); err != nil {
+		return nil, errors.Join(err, l.release())
 	}
 	return l, nil
 }
 
-// Close lets go of the binary and the control groups, after the last process.
+// release gives back what is not a process.
+func (l *Launcher) release() error { return errors.Join(l.binary.Close(), l.null.Close()) }
+
+// Close ends the forker with whatever it still keeps, and lets go of the binary
+// and the control groups.
 func (l *Launcher) Close() error {
+	var err error
 	if l.forker != nil {
-		l.forker.Close()
+		err = l.forker.end()
 	}
-	return errors.Join(l.binary.Close(), l.null.Close(), l.cfg.Cgroups.Close())
+	l.tidy(true)
+	return errors.Join(err, l.release(), l.cfg.Cgroups.Close())
+}
+
+// Leave lets go of the processes without ending them: the next launcher in the
+// folder finds them. A forker that keeps none ends.
+func (l *Launcher) Leave() error {
+	if l.forker != nil {
+		if kept, err := l.forker.kept(context.Background()); err == nil && !slices.ContainsFunc(kept, func(k Kept) bool { return !k.Ended }) {
+			return l.Close()
+		}
+		l.forker.leave()
+	}
+	return l.release()
 }
 
 // Floor returns the weakest level that may be started.
@@ -148,12 +204,7 @@ func (l *Launcher) Launch(ctx context.Context, spec Spec) (*Process, error) {
 	if len(spec.Sockets) == 0 || spec.Attach == nil {
 		return nil, errkind.Errorf(errkind.Internal, "launch of VCM %s: sockets or device channel missing", spec.Start.UUID)
 	}
-	group, err := l.cfg.Cgroups.Make(spec.Start.UUID, spec.Limits)
-	if err != nil {
-		l.cfg.Log.Warn("no control group", "uuid", spec.Start.UUID, "err", err)
-		group = noGroup{}
-	}
-	group = weakenGroup(group, spec)
+	group := weakenGroup(l.group(spec), spec)
 	p, err := l.start(ctx, spec, group)
 	if err != nil {
 		group.Remove()
@@ -175,13 +226,20 @@ func (l *Launcher) start(ctx context.Context, spec Spec, group Group) (*Process,
 		spec.Start.Listeners = append(spec.Start.Listeners,
 			vcmcontrol.Listener{Service: s.Service, Address: s.Address, FD: vcmcontrol.FirstListenerFD + i})
 	}
-	b, used, err := l.spawn(spec, group, files)
+	here, err := c.here.File() // for the forker, which shares it
+	if err != nil {
+		_ = c.here.Close()
+		return nil, errkind.Errorf(errkind.Unavailable, "control socket of VCM %s: %w", spec.Start.UUID, err)
+	}
+	defer here.Close()
+	b, used, err := l.spawn(spec, group, files, here)
 	if err != nil {
 		_ = c.here.Close()
 		return nil, err
 	}
 	spec.Start.Isolation = used.isolation(group, l.cfg.Floor)
-	p := newProcess(b.child, c.here, group, l.cfg.Floor)
+	p := newProcess(b.child, c.here, group, l)
+	go p.run()
 	if b.grouped {
 		// It never was anywhere else.
 	} else if err := group.Add(p.PID()); err != nil {
@@ -202,7 +260,7 @@ func (l *Launcher) tell(ctx context.Context, p *Process, start vcmcontrol.Start)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := p.conn.Call(ctx, vcmcontrol.MethodStart, start, nil)
+	err := p.conn.Ask(ctx, vcmcontrol.MethodStart, start, nil)
 	if err == nil {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
@@ -37,6 +38,9 @@ func launcher(t *testing.T, cfg launch.Config) *launch.Launcher {
 	} else if cfg.Forker == direct {
 		cfg.Forker = ""
 	}
+	if cfg.Dir == "" {
+		cfg.Dir = t.TempDir()
+	}
 	if cfg.Floor == "" {
 		cfg.Floor = launch.Plain
 	}
@@ -44,6 +48,9 @@ func launcher(t *testing.T, cfg launch.Config) *launch.Launcher {
 		cfg.Cgroups = launch.NoCgroups()
 	}
 	cfg.UIDBase = 1_879_100_000
+	if cfg.Grace == 0 { // so that nothing is left of a test that is killed
+		cfg.Grace = 20 * time.Second
+	}
 	l, err := launch.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +72,7 @@ func spec(t *testing.T, name string) launch.Spec {
 	}
 	t.Cleanup(func() { f.Close() })
 	return launch.Spec{
-		Start:   vcmcontrol.Start{UUID: "4f9d05b8-95f4-41ab-8b0a-0c9c7ce14209", Name: name},
+		Start:   vcmcontrol.Start{UUID: uuid.NewString(), Name: name},
 		DataDir: t.TempDir() + "/data",
 		Slot:    3,
 		Sockets: []network.Socket{{Service: "tokenapi", Address: l.Addr().String(), File: f}},

@@ -79,7 +79,7 @@ func (p plan) attributes(uid int) *syscall.SysProcAttr {
 
 // spawn starts the binary by the strongest plan that the kernel takes. A plan
 // that failed is not tried again by this launcher.
-func (l *Launcher) spawn(spec Spec, g Group, files []*os.File) (born, plan, error) {
+func (l *Launcher) spawn(spec Spec, g Group, files []*os.File, here *os.File) (born, plan, error) {
 	var last error
 	for i := int(l.chosen.Load()); i < len(l.plans); i++ {
 		p := weaken(l.plans[i], spec)
@@ -91,7 +91,7 @@ func (l *Launcher) spawn(spec Spec, g Group, files []*os.File) (born, plan, erro
 				"VCM %s not started: this host isolates it at level %s at best, below the floor %s (%w); lower it with --isolation-floor",
 				spec.Start.UUID, best, l.cfg.Floor, last)
 		}
-		b, err := l.try(p, spec, g, files)
+		b, err := l.try(p, spec, g, files, here)
 		if err == nil {
 			return b, p, nil
 		}
@@ -123,7 +123,7 @@ type born struct {
 	grouped bool // it is in its control group
 }
 
-func (l *Launcher) try(p plan, spec Spec, g Group, files []*os.File) (born, error) {
+func (l *Launcher) try(p plan, spec Spec, g Group, files []*os.File, here *os.File) (born, error) {
 	uid := os.Geteuid()
 	if p.ownUID {
 		uid = l.cfg.UIDBase + spec.Slot
@@ -136,38 +136,55 @@ func (l *Launcher) try(p plan, spec Spec, g Group, files []*os.File) (born, erro
 		return born{}, err
 	}
 	defer says.Close()
-	process, grouped, err := l.fork(p, uid, programName+" "+spec.Start.UUID, g, append([]*os.File{l.null, l.null, says}, files...))
+	c, grouped, err := l.fork(p, uid, spec, g, append([]*os.File{l.null, l.null, says}, files...), here, said)
 	if err != nil {
 		_ = said.Close()
 		return born{}, err
 	}
-	return born{newChild(process, said, newWords(l.cfg.Log.With("uuid", spec.Start.UUID))), grouped}, nil
+	return born{c, grouped}, nil
 }
 
 // programName is the first word of a process's only argument. The VCM follows,
 // for who looks at the host's processes; the program does not read it.
 const programName = "vcmd"
 
-// fork makes the process.
-func (l *Launcher) fork(p plan, uid int, name string, g Group, files []*os.File) (process *os.Process, grouped bool, err error) {
-	if l.forker != nil && p.copies() {
-		o := order{Name: name, Flags: p.flags, OwnUID: p.ownUID, UID: uid}
+// fork makes the process. here is our end of its control socket, and said the
+// other one of what it says.
+func (l *Launcher) fork(p plan, uid int, spec Spec, g Group, files []*os.File, here, said *os.File) (c *child, grouped bool, err error) {
+	name := programName + " " + spec.Start.UUID
+	to := newWords(l.cfg.Log.With("uuid", spec.Start.UUID))
+	if l.forker != nil {
+		o := order{UUID: spec.Start.UUID, Name: name, Flags: p.flags, OwnUID: p.ownUID, UID: uid, Place: place{Version: g.Version(), Dirs: g.Dirs()}}
 		o.Enter, o.Leave = g.Visit()
-		return l.forker.fork(o, files)
+		made, err := l.forker.fork(o, append(files, here, said)...)
+		if err != nil {
+			return nil, false, err
+		}
+		status := func() (syscall.WaitStatus, error) { return made.link.status(made.ID, made.PID) }
+		return newChild(made.PID, made.handle, status, said, to), made.Born, nil
 	}
 	// While the runtime writes a child's uid map, the map's descriptor is open
 	// without close-on-exec: another child started meanwhile would inherit it.
 	l.starting.Lock()
 	defer l.starting.Unlock()
-	process, err = os.StartProcess(l.program(), []string{name}, &os.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: p.attributes(uid)})
-	return process, false, err
-}
-
-// copies reports whether the runtime makes the process by a full copy of the
-// maker, and whether its parent's death reaches it also if that is not the
-// maker: it is not mistaken for dead where no process outside is seen.
-func (p plan) copies() bool {
-	return p.flags&unix.CLONE_NEWUSER != 0 && p.flags&unix.CLONE_NEWPID != 0
+	process, err := os.StartProcess(l.program(), []string{name}, &os.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: p.attributes(uid)})
+	if err != nil {
+		return nil, false, err
+	}
+	status := func() (syscall.WaitStatus, error) {
+		state, err := process.Wait()
+		if err != nil {
+			return 0, err
+		}
+		return state.Sys().(syscall.WaitStatus), nil
+	}
+	h, err := handle(process.Pid)
+	if err != nil {
+		_ = process.Kill()
+		_, _ = process.Wait()
+		return nil, false, err
+	}
+	return newChild(process.Pid, h, status, said, to), false, nil
 }
 
 // own gives the data directory to uid, with what is in it. Only root can, and

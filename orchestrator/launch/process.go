@@ -3,9 +3,8 @@ package launch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"os/exec"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +19,9 @@ type Process struct {
 	conn  *fdrpc.Conn
 	group Group
 	floor string
+	since time.Time
+	taken bool        // from a forker that had made it for an earlier orchestrator
+	left  atomic.Bool // see Leave
 
 	ready  chan vcmcontrol.Ready  // at most one value
 	failed chan vcmcontrol.Failed // at most one value
@@ -33,13 +35,12 @@ type Final struct{ error }
 // Unwrap gives errkind the kind.
 func (f Final) Unwrap() error { return f.error }
 
-func newProcess(c *child, here *net.UnixConn, g Group, floor string) *Process {
+func newProcess(c *child, here *net.UnixConn, g Group, l *Launcher) *Process {
 	p := &Process{
-		child: c, group: g, floor: floor,
+		child: c, group: g, floor: l.cfg.Floor, since: time.Now(),
 		ready: make(chan vcmcontrol.Ready, 1), failed: make(chan vcmcontrol.Failed, 1), done: make(chan struct{}),
 	}
-	p.conn = fdrpc.New(here, p.answer)
-	go p.run()
+	p.conn = fdrpc.New(here, p.answer).From(l.firstCall())
 	return p
 }
 
@@ -58,23 +59,36 @@ func (p *Process) run() {
 		// A process that cannot be told to stop must not go on.
 		p.exit = p.reap(exited)
 	}
-	p.group.Remove()
+	if !errors.Is(p.exit, errLeft) {
+		p.group.Remove()
+	}
 }
 
-// lingering is how long a process may take to exit after it closed its control socket.
+// lingering is how long a process may take to exit after its control socket ended.
 const lingering = 5 * time.Second
 
 func (p *Process) reap(exited <-chan error) error {
+	if !p.left.Load() {
+		p.child.signal(syscall.SIGTERM) // somebody else holds our end of the socket, so that it sees no end
+	}
 	select {
 	case err := <-exited:
 		return err
 	case <-time.After(lingering):
-		_ = p.child.process.Kill()
+		p.child.signal(syscall.SIGKILL)
 		return <-exited
 	}
 }
 
-// answer handles the process's two reports. Repeated ones are refused.
+// Leave lets go of the process, which serves on for the next orchestrator.
+func (p *Process) Leave() {
+	p.left.Store(true)
+	p.child.leave()
+	<-p.done
+}
+
+// answer handles the process's two reports. Repeated ones are refused, except
+// that one who asked what an earlier orchestrator was told may hear it twice.
 func (p *Process) answer(_ context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
 	for _, f := range r.Files {
 		_ = f.Close()
@@ -84,7 +98,9 @@ func (p *Process) answer(_ context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdr
 	case vcmcontrol.MethodReady:
 		var v vcmcontrol.Ready
 		if err = r.Decode(&v); err == nil {
-			err = offer(p.ready, v)
+			if err = offer(p.ready, v); p.taken {
+				err = nil
+			}
 		}
 	case vcmcontrol.MethodFailed:
 		var v vcmcontrol.Failed
@@ -175,22 +191,17 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Ending says how the process ended, after Done.
 func (p *Process) Ending() string {
-	var e *exec.ExitError
-	switch {
-	case p.exit == nil:
+	if p.exit == nil {
 		return "exit code 0"
-	case errors.As(p.exit, &e):
-		if ws, ok := e.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-			return fmt.Sprintf("signal %s", ws.Signal())
-		}
-		return fmt.Sprintf("exit code %d", e.ExitCode())
-	default:
-		return p.exit.Error()
 	}
+	return p.exit.Error()
 }
 
 // PID returns the process's number.
-func (p *Process) PID() int { return p.child.process.Pid }
+func (p *Process) PID() int { return p.child.pid }
+
+// Since is when the process was made.
+func (p *Process) Since() time.Time { return p.since }
 
 // Stats asks for the live figures.
 func (p *Process) Stats(ctx context.Context) (vcmcontrol.Stats, error) {
@@ -207,8 +218,7 @@ func (p *Process) Mode(ctx context.Context) (vcmcontrol.Mode, error) {
 func (p *Process) call(ctx context.Context, method string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := p.conn.Call(ctx, method, in, out)
-	return err
+	return p.conn.Ask(ctx, method, in, out)
 }
 
 // Stop asks the process to drain and end. The kind Mode means that it declined
@@ -238,7 +248,7 @@ func (p *Process) Terminate(patience time.Duration) {
 		wait time.Duration
 	}{
 		{func() {}, patience},
-		{func() { _ = p.child.process.Signal(syscall.SIGTERM) }, 2 * time.Second},
+		{func() { p.child.signal(syscall.SIGTERM) }, 2 * time.Second},
 	}
 	for _, s := range steps {
 		s.act()
@@ -253,7 +263,7 @@ func (p *Process) Terminate(patience time.Duration) {
 
 // Kill ends the process at once and waits for it.
 func (p *Process) Kill() {
-	_ = p.child.process.Kill()
+	p.child.signal(syscall.SIGKILL)
 	<-p.done
 }
 

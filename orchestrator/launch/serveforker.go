@@ -1,130 +1,252 @@
 package launch
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"os/signal"
 	"runtime"
-	"strconv"
+	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
 )
 
 // forkerName is the forker's argv[0] and the name of its thread that makes
-// children, which they have until they run the binary.
+// children, which they have until they run the binary. Its argument is the folder
+// of the orchestrator that it belongs to, for who looks at the host's processes.
 const forkerName = "vcm-forker"
 
-// Descriptors of a forker.
-const (
-	forkerSocket = 3
-	forkerBinary = 4
-)
+// forkerSocket is the listening socket of a forker.
+const forkerSocket = 3
+
+// low is above the descriptors of every child. A forker leaves none of these
+// numbers free, and has the binary at this one: before a child's exec the runtime
+// moves descriptors to numbers just above the highest that the child gets,
+// whatever is open there.
+const low = 64
+
+// forgotten is how long a forker waits for its first orchestrator.
+const forgotten = 30 * time.Second
 
 // ServeForker is the whole life of a forker; in any other process it does
 // nothing. A program whose Config names it as Forker calls it first in main.
 func ServeForker() {
-	if len(os.Args) != 1 || os.Args[0] != forkerName {
+	if os.Args[0] != forkerName {
 		return
 	}
 	// The kernel counts a process's memory where its first thread is. That stays
 	// in the orchestrator's control group; another one visits those of the VCMs.
 	runtime.LockOSThread()
-	over := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		over <- takeOrders()
-	}()
-	if err := <-over; !errors.Is(err, errNoOrder) {
+	if err := serveForker(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", forkerName, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-func takeOrders() error {
+func serveForker() error {
+	if err := fillLow(); err != nil {
+		return err
+	}
+	l, err := net.FileListener(os.NewFile(forkerSocket, socketName))
+	if err != nil {
+		return err
+	}
+	// Notified rather than ignored: what is ignored stays so in a child. The end of
+	// a terminal or of a log's reader is not the end of the VCMs.
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
+	k := newKeeper()
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		started <- nameThread()
+		for job := range k.jobs {
+			job()
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	go k.accept(l)
+	go k.heed(signals)
+	k.wait()
+	return nil
+}
+
+// fillLow leaves no number up to low free.
+func fillLow() error {
+	for {
+		fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil || fd == low {
+			return err
+		}
+		if fd > low {
+			return errors.Join(unix.Dup3(fd, low, unix.O_CLOEXEC), unix.Close(fd))
+		}
+	}
+}
+
+func nameThread() error {
 	name := [16]byte{}
 	copy(name[:], forkerName)
-	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
-		return err
-	}
-	unix.CloseOnExec(forkerSocket)
-	// Beyond all that children get; see pin.
-	const far = 256
-	binary, err := unix.FcntlInt(forkerBinary, unix.F_DUPFD_CLOEXEC, far)
-	if err != nil {
-		return err
-	}
-	if err := unix.Close(forkerBinary); err != nil {
-		return err
-	}
+	return unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
+}
+
+// accept serves orchestrators of the forker's own user, and root's.
+func (k *keeper) accept(l net.Listener) {
 	for {
-		o, files, err := receive()
+		c, err := l.Accept()
 		if err != nil {
-			return err
+			time.Sleep(100 * time.Millisecond) // out of descriptors: processes end
+			continue
 		}
-		m, err := o.carryOut(binary, files)
-		for _, f := range files {
-			_ = unix.Close(int(f))
+		uc, ok := c.(*net.UnixConn)
+		if !ok || admit(uc) != nil {
+			_ = c.Close()
+			continue
 		}
-		p, marshalErr := json.Marshal(m)
-		if err := errors.Join(err, marshalErr, unix.Sendto(forkerSocket, p, unix.MSG_NOSIGNAL, nil)); err != nil {
-			return err
-		}
+		go k.serve(uc)
 	}
 }
 
-func receive() (o order, files []uintptr, err error) {
-	const most = 64
-	p, oob := make([]byte, maxOrder), make([]byte, unix.CmsgSpace(4*most))
-	var n, oobn int
-	for {
-		n, oobn, _, _, err = unix.Recvmsg(forkerSocket, p, oob, unix.MSG_CMSG_CLOEXEC)
-		if err != unix.EINTR {
-			break
-		}
+// admit checks who is at the other end.
+func admit(uc *net.UnixConn) error {
+	peer, err := fdrpc.PeerOf(uc)
+	if err == nil && peer.UID != 0 && peer.UID != uint32(os.Geteuid()) {
+		err = errkind.Errorf(errkind.Unauthorised, "process %d of user %d", peer.PID, peer.UID)
 	}
-	switch {
-	case err != nil:
-		return o, nil, os.NewSyscallError("recvmsg", err)
-	case n == 0:
-		return o, nil, errNoOrder
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil {
-		return o, nil, err
-	}
-	for i := range messages {
-		fds, err := unix.ParseUnixRights(&messages[i])
-		if err != nil {
-			return o, nil, err
-		}
-		for _, fd := range fds {
-			files = append(files, uintptr(fd))
-		}
-	}
-	return o, files, json.Unmarshal(p[:n], &o)
+	return err
 }
 
-// carryOut makes the child. An error means that this process must not make another.
-func (o order) carryOut(binary int, files []uintptr) (m made, err error) {
+// serve is one connection.
+func (k *keeper) serve(uc *net.UnixConn) {
+	c := fdrpc.New(uc, k.answer)
+	greeted := time.AfterFunc(forkTimeout, func() {
+		if !k.obeys(c) {
+			_ = c.Close()
+		}
+	})
+	defer greeted.Stop()
+	_ = c.Run(context.Background()) // however it ended, the orchestrator is gone
+	k.leave(c)
+}
+
+func (k *keeper) answer(_ context.Context, c *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
+	defer func() {
+		for _, f := range r.Files {
+			_ = f.Close()
+		}
+	}()
+	if r.Method == methodHello {
+		return k.hello(c, r)
+	}
+	if !k.obeys(c) {
+		return fdrpc.Reply{}, errNoMaster
+	}
+	switch r.Method {
+	case methodFork:
+		return k.fork(c, r)
+	case methodKept:
+		var a after
+		if err := r.Decode(&a); err != nil {
+			return fdrpc.Reply{}, err
+		}
+		return fdrpc.Reply{Body: k.list(a.ID)}, nil
+	case methodTake:
+		return k.take(r)
+	case methodKill:
+		return k.kill(r)
+	case methodForget:
+		return k.forget(r)
+	case methodEnd:
+		k.endAll()
+		return fdrpc.Reply{Sent: k.quit}, nil
+	}
+	return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "unknown method %.40q", r.Method)
+}
+
+var errNoMaster = errkind.Errorf(errkind.Refused, "another orchestrator has taken over")
+
+// fork has the child made by the thread that visits control groups.
+func (k *keeper) fork(c *fdrpc.Conn, r fdrpc.Request) (reply fdrpc.Reply, err error) {
+	var o order
+	if err := r.Decode(&o); err != nil {
+		return reply, err
+	}
+	const kept = 2
+	if len(r.Files) <= kept {
+		return reply, errkind.Errorf(errkind.Invalid, "%d descriptors", len(r.Files))
+	}
+	fds := make([]int, len(r.Files))
+	for i, f := range r.Files {
+		raw, err := f.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds[i] = int(fd) })
+		}
+		if err != nil {
+			return reply, err
+		}
+	}
+	var done sync.WaitGroup
+	done.Add(1)
+	k.jobs <- func() {
+		defer done.Done()
+		reply, err = k.make(c, o, fds[:len(fds)-kept], fds[len(fds)-kept:])
+	}
+	done.Wait()
+	return reply, err
+}
+
+// make makes the child and remembers it. It runs on the one thread that does.
+func (k *keeper) make(c *fdrpc.Conn, o order, files, kept []int) (fdrpc.Reply, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.master != c { // meanwhile
+		return fdrpc.Reply{}, errNoMaster
+	}
+	m := o.carryOut(files)
+	if m.Errno != 0 {
+		return fdrpc.Reply{Body: m}, nil
+	}
+	handle, err := unix.PidfdOpen(m.PID, unix.PIDFD_NONBLOCK)
+	if err != nil { // nobody could supervise it
+		_ = unix.Kill(m.PID, unix.SIGKILL)
+		_, _ = unix.Wait4(m.PID, nil, 0, nil)
+		return fdrpc.Reply{}, errkind.Errorf(errkind.Unavailable, "%w", os.NewSyscallError("pidfd_open", err))
+	}
+	m.ID = k.keep(o, m.PID, kept)
+	return fdrpc.Reply{Body: m, Files: []*os.File{os.NewFile(uintptr(handle), "process")}}, nil
+}
+
+// carryOut makes the child.
+func (o order) carryOut(files []int) (m made) {
 	m.Born = len(o.Enter) > 0 && move(o.Enter) == nil
-	// The child's parent is the orchestrator, as this process's is.
-	p := plan{flags: o.Flags | unix.CLONE_PARENT, ownUID: o.OwnUID}
-	pid, err := syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(binary), []string{o.Name},
-		&syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: p.attributes(o.UID)})
+	p := plan{flags: o.Flags, ownUID: o.OwnUID}
+	numbers := make([]uintptr, len(files))
+	for i, fd := range files {
+		numbers[i] = uintptr(fd)
+	}
+	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", low), []string{o.Name},
+		&syscall.ProcAttr{Dir: "/", Env: []string{}, Files: numbers, Sys: p.attributes(o.UID)})
 	m.PID = pid
 	if err != nil && !errors.As(err, &m.Errno) {
 		m.Errno = unix.EIO
 	}
 	if len(o.Enter) > 0 {
 		if err := move(o.Leave); err != nil {
-			return m, fmt.Errorf("leave the control groups of a VCM: %w", err)
+			fmt.Fprintf(os.Stderr, "%s: leave the control groups of a VCM: %v\n", forkerName, err)
 		}
 	}
-	return m, nil
+	return m
 }
 
 // move moves the calling thread into control groups. Unlike a process, or a

@@ -50,6 +50,9 @@ type Report struct {
 	Err    error            // with GiveUp
 	// Finalised, with Ended: the tenant has exported the VCM's audit log.
 	Finalised bool
+	// Since, with Ready: the process was taken over from an earlier orchestrator,
+	// and was made then.
+	Since time.Time
 }
 
 // Supervisor keeps one VCM's process running until it is stopped or given up.
@@ -67,16 +70,28 @@ type Supervisor struct {
 	planned  bool // the process was told to end in order to be started again
 }
 
+// ErrLeave is why the context of a supervisor ends that is to let go of its
+// process instead of ending it.
+var ErrLeave = errors.New("the processes are left to the next orchestrator")
+
 // errStopped is why a supervisor's context ends when the VCM is stopped.
 var errStopped = errors.New("the VCM was stopped")
 
 // Supervise launches the process, launches it again each time it is lost, with
 // growing pauses, and reports. When ctx ends the process is drained and ended
-// without a report. The owner waits for Done.
+// without a report, or left if ErrLeave is why. The owner waits for Done.
 func Supervise(ctx context.Context, p Policy, log *slog.Logger, launch func(context.Context) (*Process, error), report func(context.Context, Report)) *Supervisor {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &Supervisor{launch: launch, report: report, policy: p, log: log, cancel: cancel, done: make(chan struct{})}
-	go s.run(ctx)
+	go s.run(ctx, nil)
+	return s
+}
+
+// Resume is Supervise, beginning with a process that was taken over.
+func Resume(ctx context.Context, p Policy, log *slog.Logger, first *Process, launch func(context.Context) (*Process, error), report func(context.Context, Report)) *Supervisor {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s := &Supervisor{launch: launch, report: report, policy: p, log: log, cancel: cancel, done: make(chan struct{})}
+	go s.run(ctx, first)
 	return s
 }
 
@@ -90,12 +105,13 @@ func (s *Supervisor) Process() (*Process, bool) {
 	return s.process, s.process != nil
 }
 
-func (s *Supervisor) run(ctx context.Context) {
+func (s *Supervisor) run(ctx context.Context, first *Process) {
 	defer close(s.done)
 	defer s.cancel(nil)
 	attempts, losses := 0, 0
 	for {
-		up, err := s.serve(ctx)
+		up, err := s.serve(ctx, first)
+		first = nil
 		if ctx.Err() != nil || s.stopped() {
 			return
 		}
@@ -139,32 +155,48 @@ func hopeless(err error) bool {
 }
 
 // serve runs one process to its end and says how long it served.
-func (s *Supervisor) serve(ctx context.Context) (up time.Duration, err error) {
-	p, err := s.launch(ctx)
-	if err != nil {
-		return 0, err
+func (s *Supervisor) serve(ctx context.Context, p *Process) (up time.Duration, err error) {
+	if p == nil {
+		if p, err = s.launch(ctx); err != nil {
+			return 0, err
+		}
 	}
 	ready, err := s.await(ctx, p)
 	if err != nil {
-		p.Kill()
+		letGo(ctx, p, p.Kill)
 		return 0, err
 	}
 	if !s.adopt(p) {
 		p.Kill()
 		return 0, errStopped
 	}
+	r := Report{Event: lifecycle.Ready, Ready: ready}
+	if p.taken {
+		r.Since = p.since
+	}
 	began := time.Now()
-	s.report(ctx, Report{Event: lifecycle.Ready, Ready: ready})
+	s.report(ctx, r)
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
-		// The context is over, its values and our patience are not.
-		_ = p.Stop(context.WithoutCancel(ctx), vcmcontrol.Stop{Force: true, Drain: s.policy.Drain.Milliseconds()})
+		letGo(ctx, p, func() {
+			// The context is over, its values and our patience are not.
+			_ = p.Stop(context.WithoutCancel(ctx), vcmcontrol.Stop{Force: true, Drain: s.policy.Drain.Milliseconds()})
+		})
 	}
 	if s.release() {
 		return time.Since(began), nil
 	}
 	return time.Since(began), errkind.Errorf(errkind.Unavailable, "the process ended: %s", p.Ending())
+}
+
+// letGo ends a process, or leaves it if that is why the context is over.
+func letGo(ctx context.Context, p *Process, end func()) {
+	if errors.Is(context.Cause(ctx), ErrLeave) {
+		p.Leave()
+		return
+	}
+	end()
 }
 
 func (s *Supervisor) await(ctx context.Context, p *Process) (vcmcontrol.Ready, error) {

@@ -55,7 +55,10 @@ func (d *daemon) run(ctx context.Context) error {
 // order of their making.
 func (d *daemon) life(ctx context.Context) (again bool, err error) {
 	s := &stage{daemon: d, started: time.Now(), reset: make(chan struct{}, 1)}
-	defer func() { err = errors.Join(err, s.unwind()) }()
+	defer func() {
+		s.orderly = s.orderly || ctx.Err() != nil
+		err = errors.Join(err, s.unwind())
+	}()
 	if err = s.open(ctx); err == nil {
 		again, err = s.serve(ctx)
 	}
@@ -88,11 +91,11 @@ func (s *stage) serve(ctx context.Context) (again bool, err error) {
 	// Not before the VCMs are as a shutdown leaves them: a start that fails until
 	// here is one after a shutdown again.
 	if err := s.setServing(ctx, true); err != nil {
-		return false, errors.Join(err, s.closeHost(host))
+		return false, errors.Join(err, s.endHost(ctx, host))
 	}
 	// Before the services answer: who waited for them reads it next.
 	if err := s.writeUnitFile(); err != nil {
-		return false, errors.Join(err, s.closeHost(host))
+		return false, errors.Join(err, s.endHost(ctx, host))
 	}
 	run, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -104,7 +107,19 @@ func (s *stage) serve(ctx context.Context) (again bool, err error) {
 	again, err = s.wait(ctx, ended)
 	cancel()
 	err = errors.Join(err, drain(ended))
-	return again, errors.Join(err, s.closeHost(host))
+	s.orderly = again || s.lost
+	return again, errors.Join(err, s.endHost(ctx, host))
+}
+
+// endHost drains and ends the VCMs if somebody wants the end, and leaves them
+// serving after a failure of ours.
+func (s *stage) endHost(ctx context.Context, host *hosting.Host) error {
+	if ctx.Err() == nil && !s.orderly {
+		s.log.Warn("the VCMs serve on without an orchestrator")
+		host.Leave()
+		return nil
+	}
+	return s.closeHost(host)
 }
 
 // wait returns why the life ends. A service's error is put back for drain.

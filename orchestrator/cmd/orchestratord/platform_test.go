@@ -145,10 +145,17 @@ func TestRestrictStartup(t *testing.T) {
 	w.orch.end(syscall.SIGKILL)
 	w.startOrchestrator()
 	o = w.orchestrator()
-	v, err := o.Show(t.Context(), id)
-	if err != nil || v.State != "stopped" || !strings.Contains(v.Reason, "start request") {
+	if v, err := o.Show(t.Context(), id); err != nil || v.State != "running" {
 		t.Errorf("after a crash: %+v %v", v, err)
 	}
+	// The share is kept nowhere: the process that was taken over is the last one.
+	if err := syscall.Kill(processOf(t, id), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the VCM is given up", func() bool {
+		v, err := o.Show(t.Context(), id)
+		return err == nil && v.State == "failed" && strings.Contains(v.Reason, "start request")
+	})
 	_, err = o.Start(t.Context(), id, nil, 10)
 	wantKind(t, err, errkind.Refused, "start request")
 

@@ -36,6 +36,7 @@ type options struct {
 	floor     string
 	uidBase   int
 	pause     time.Duration
+	grace     time.Duration
 	logLevel  string
 }
 
@@ -59,6 +60,7 @@ func runCommand(env *console.Env) *cli.Command {
 			&cli.StringFlag{Name: "isolation-floor", Value: launch.Rootless, Usage: "weakest isolation of a VCM: " + strings.Join(launch.Levels(), ", ")},
 			&cli.IntFlag{Name: "uid-base", Usage: "first of 1000 uids for VCMs, used as root only (default: a range that depends on the ESN)"},
 			&cli.DurationFlag{Name: "restart-pause", Value: launch.DefaultPolicy().Again, Usage: "longest pause before a VCM that served and was lost is started again"},
+			&cli.DurationFlag{Name: "orphan-grace", Usage: "how long VCMs serve on when this program was killed and is not started again (default: 0, for good)"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn, error"},
 			&cli.BoolFlag{Name: "check-config", Usage: "check the options, print the effective ones and exit"},
 		},
@@ -85,7 +87,7 @@ func readOptions(env *console.Env, c *cli.Context) (options, *slog.Logger, error
 		hsmSocket: c.String("hsm-socket"), etcd: c.String("etcd-endpoints"),
 		etcdCA: c.String("etcd-ca"), etcdCert: c.String("etcd-cert"), etcdKey: c.String("etcd-key"),
 		network: c.String("network"), listen: c.String("listen"), metrics: c.String("metrics"), vcmd: c.String("vcmd"),
-		floor: c.String("isolation-floor"), uidBase: c.Int("uid-base"), pause: c.Duration("restart-pause"), logLevel: c.String("log-level"),
+		floor: c.String("isolation-floor"), uidBase: c.Int("uid-base"), pause: c.Duration("restart-pause"), grace: c.Duration("orphan-grace"), logLevel: c.String("log-level"),
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
@@ -120,6 +122,9 @@ func (o *options) check() error {
 	}
 	if least := launch.DefaultPolicy().First; o.pause < least {
 		return console.Usagef("--restart-pause %s is shorter than %s", o.pause, least)
+	}
+	if o.grace < 0 {
+		return console.Usagef("--orphan-grace %s is negative", o.grace)
 	}
 	if o.etcd == embeddedEtcd && o.etcdCA+o.etcdCert+o.etcdKey != "" {
 		return console.Usagef("--etcd-ca, --etcd-cert and --etcd-key are for an external cluster; see --etcd-endpoints")
@@ -157,6 +162,7 @@ func (o *options) print(env *console.Env) {
 		[2]string{"isolation-floor", o.floor},
 		[2]string{"uid-base", orText(o.uidBase, "by ESN")},
 		[2]string{"restart-pause", o.pause.String()},
+		[2]string{"orphan-grace", orForGood(o.grace)},
 		[2]string{"log-level", o.logLevel},
 	)
 }
@@ -166,4 +172,11 @@ func orText(n int, zero string) string {
 		return zero
 	}
 	return fmt.Sprint(n)
+}
+
+func orForGood(d time.Duration) string {
+	if d == 0 {
+		return "0 (for good)"
+	}
+	return d.String()
 }

@@ -42,6 +42,7 @@ type stage struct {
 	rebooted bool
 	ready    bool
 	lost     bool // another orchestrator has the unit
+	orderly  bool // it ends because somebody wants it to, and with it every VCM
 }
 
 func (s *stage) later(fn func() error) { s.undo = append(s.undo, fn) }
@@ -215,11 +216,19 @@ func (s *stage) openLauncher(context.Context) (err error) {
 	if base == 0 {
 		base = uidBase(s.id.ESN)
 	}
-	s.launcher, err = launch.New(launch.Config{Path: s.vcmd, Floor: s.floor, UIDBase: base, Cgroups: groups, Forker: "/proc/self/exe", Log: s.log})
+	s.launcher, err = launch.New(launch.Config{
+		Path: s.vcmd, Floor: s.floor, UIDBase: base, Cgroups: groups, Log: s.log,
+		Forker: "/proc/self/exe", Dir: s.state, Fence: s.claim.Fence(), Grace: s.grace,
+	})
 	if err != nil {
 		return err
 	}
-	s.later(s.launcher.Close)
+	s.later(func() error {
+		if s.orderly {
+			return s.launcher.Close()
+		}
+		return s.launcher.Leave() // VCMs are not to suffer from what happens to us
+	})
 	return nil
 }
 

@@ -161,6 +161,7 @@ func (w *world) daemon(name string, args ...string) (*process, *bufio.Reader) {
 	w.t.Helper()
 	p := &process{cmd: w.command(name, args...), log: &syncBuffer{}, done: make(chan struct{})}
 	p.cmd.Stderr = p.log
+	p.cmd.WaitDelay = time.Second // what it leaves behind has its standard error
 	pr, pw, err := os.Pipe()
 	if err != nil {
 		w.t.Fatal(err)
@@ -210,7 +211,7 @@ func floor() string { return "rootless" }
 
 func (w *world) startOrchestrator() {
 	w.t.Helper()
-	args := append([]string{"run", "--state", w.path("o"), "--hsm-socket", w.path("hsm.sock"), "--isolation-floor", floor()}, w.extra...)
+	args := append([]string{"run", "--state", w.path("o"), "--hsm-socket", w.path("hsm.sock"), "--isolation-floor", floor(), "--orphan-grace", "20s"}, w.extra...)
 	p, out := w.daemon("orchestratord", args...)
 	w.orch = p
 	line := make(chan string, 1)
@@ -392,4 +393,26 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("waited for nothing: %s", what)
 		}
 	}
+}
+
+// processOf is the VCM's process.
+func processOf(t *testing.T, uuid string) int {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all {
+		p, err := os.ReadFile(name)
+		if err != nil || strings.TrimRight(string(p), "\x00") != "vcmd "+uuid {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(name, "/proc/%d/", &pid); err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	t.Fatalf("VCM %s has no process", uuid)
+	return 0
 }

@@ -12,17 +12,18 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
-// reportTimeout bounds a report to the orchestrator.
+// reportTimeout bounds the report of a failure to the orchestrator.
 const reportTimeout = 10 * time.Second
 
-// endGrace is how long the end of the socket may take after a call failed for it.
-const endGrace = time.Second
-
-// control is the socket to the orchestrator.
+// control is the socket to the orchestrator. It may be silent for as long as it
+// likes: one that was killed leaves the socket to the next.
 type control struct {
-	conn   *fdrpc.Conn
-	cancel context.CancelFunc
-	ended  chan struct{} // the orchestrator is gone, or close was called
+	conn    *fdrpc.Conn
+	ctx     context.Context
+	cancel  context.CancelFunc
+	ended   chan struct{} // nobody holds the other end any more, or close was called
+	refused chan error    // why the orchestrator did not want what was ready
+	owned   sync.WaitGroup
 
 	started order[vcmcontrol.Start]
 	stop    order[vcmcontrol.Stop]
@@ -37,11 +38,14 @@ func openControl(f *os.File) (*control, error) {
 		return nil, errkind.Errorf(errkind.Invalid, "control socket: %w; vcmd is started by orchestratord only", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &control{cancel: cancel, ended: make(chan struct{}), started: newOrder[vcmcontrol.Start](), stop: newOrder[vcmcontrol.Stop]()}
-	c.conn = fdrpc.New(uc, c.handle)
+	c := &control{
+		ctx: ctx, cancel: cancel, ended: make(chan struct{}), refused: make(chan error, 1),
+		started: newOrder[vcmcontrol.Start](), stop: newOrder[vcmcontrol.Stop](),
+	}
+	c.conn = fdrpc.New(uc, c.handle).Lasting()
 	go func() {
 		defer close(c.ended)
-		_ = c.conn.Run(ctx) // however it ended, there is no orchestrator any more
+		_ = c.conn.Run(ctx) // however it ended, there will be no orchestrator any more
 	}()
 	return c, nil
 }
@@ -50,6 +54,7 @@ func openControl(f *os.File) (*control, error) {
 func (c *control) close() {
 	c.cancel()
 	<-c.ended
+	c.owned.Wait()
 }
 
 func (c *control) awaitStart(ctx context.Context) (vcmcontrol.Start, error) {
@@ -57,7 +62,7 @@ func (c *control) awaitStart(ctx context.Context) (vcmcontrol.Start, error) {
 	case s := <-c.started.given:
 		return s, nil
 	case <-c.ended:
-		return vcmcontrol.Start{}, errkind.Errorf(errkind.Unavailable, "the orchestrator went away before it said what to start")
+		return vcmcontrol.Start{}, errkind.Errorf(errkind.Unavailable, "nobody is left to say what to start")
 	case <-ctx.Done():
 		return vcmcontrol.Start{}, errkind.Errorf(errkind.Unavailable, "told to end before the start")
 	case <-time.After(startTimeout):
@@ -81,19 +86,15 @@ func (c *control) serving() (*module, error) {
 	return c.module, nil
 }
 
-// reportReady fails only while there is an orchestrator that could be told: one
-// that goes away meanwhile is noticed by live, and ends the VCM as at any time.
-func (c *control) reportReady(ctx context.Context, r vcmcontrol.Ready) error {
-	err := c.report(ctx, vcmcontrol.MethodReady, r)
-	if err == nil {
-		return nil
-	}
-	select {
-	case <-c.ended:
-		return nil
-	case <-time.After(endGrace):
-		return err
-	}
+// reportReady says that the VCM serves, without waiting for an answer: one who
+// was killed gives none, and his successor asks by himself.
+func (c *control) reportReady(r vcmcontrol.Ready) {
+	c.owned.Go(func() {
+		_, err := c.conn.Call(c.ctx, vcmcontrol.MethodReady, r, nil)
+		if err != nil && !errkind.Is(err, errkind.Unavailable) {
+			c.refused <- err
+		}
+	})
 }
 
 // reportFailure tells why there will be no VCM. Trying again can help only
@@ -123,6 +124,8 @@ func (c *control) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (f
 			return fdrpc.Reply{}, err
 		}
 		return c.started.take(s, "start")
+	case vcmcontrol.MethodHello:
+		return c.greeted()
 	case vcmcontrol.MethodStats:
 		m, err := c.serving()
 		if err != nil {
@@ -147,6 +150,16 @@ func (c *control) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (f
 	}
 }
 
+// greeted answers an orchestrator that has taken the socket over.
+func (c *control) greeted() (fdrpc.Reply, error) {
+	m, err := c.serving()
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
+	files, err := m.sockets()
+	return fdrpc.Reply{Body: m.ready, Files: files}, err
+}
+
 func (c *control) askedToStop(ctx context.Context, r fdrpc.Request) (fdrpc.Reply, error) {
 	var s vcmcontrol.Stop
 	if err := r.Decode(&s); err != nil {
@@ -165,7 +178,11 @@ func (c *control) askedToStop(ctx context.Context, r fdrpc.Request) (fdrpc.Reply
 			return fdrpc.Reply{}, errkind.Errorf(errkind.Mode, "the tenant's token service is operational: stop it with force, or have the tenant stop vending")
 		}
 	}
-	return c.stop.take(s, "stop")
+	reply, err := c.stop.take(s, "stop")
+	if errkind.Is(err, errkind.Mode) { // perhaps by another orchestrator, who was killed
+		return fdrpc.Reply{}, nil
+	}
+	return reply, err
 }
 
 // order is what the orchestrator says once. It is obeyed when the orchestrator

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +35,9 @@ func (m *module) live(ctx context.Context, c *control, log *slog.Logger) (err er
 		why = "stopped"
 		drain = time.Duration(s.Drain) * time.Millisecond
 	case <-c.ended:
-		why = "orchestrator gone"
+		why = "orchestrator gone, and who kept its socket"
+	case err = <-c.refused:
+		why = "refused by the orchestrator"
 	case <-ctx.Done():
 	case <-m.store.Broken():
 		why, err = "store failed", m.store.Failed()
@@ -107,6 +111,22 @@ func (m *module) followClock(ctx context.Context) error {
 			m.services.log.Warn("the module's clock cannot be read", "err", err)
 		}
 	}
+}
+
+// sockets are the listeners, for an orchestrator that took the VCM over: it
+// keeps the ports when this process ends.
+func (m *module) sockets() (files []*os.File, err error) {
+	for _, l := range m.listeners {
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
+			for _, f := range files {
+				_ = f.Close()
+			}
+			return nil, errkind.Errorf(errkind.Unavailable, "listeners: %w", err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }
 
 // usage is what the process uses of the machine.

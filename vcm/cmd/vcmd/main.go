@@ -9,9 +9,10 @@
 //
 // It takes no arguments and reads no environment. The orchestrator starts it
 // with the descriptors that package vcmcontrol lists and tells it the rest over
-// the control socket; the partition key comes from hsmd alone. When the control
-// socket closes it drains and ends, because its listeners and its supervision
-// belong to the orchestrator.
+// the control socket; the partition key comes from hsmd alone. It serves on while
+// the orchestrator is silent, also for good. When the control socket closes, the
+// process that keeps it for the next orchestrator is gone, too: then vcmd drains
+// and ends, because nobody supervises it any more.
 package main
 
 import (
@@ -77,9 +78,7 @@ func live(level *slog.LevelVar, log *slog.Logger) error {
 	}
 	defer m.end(log)
 	c.serves(m)
-	if err := c.reportReady(ctx, m.ready); err != nil {
-		return err
-	}
+	c.reportReady(m.ready)
 	log.Info("VCM is ready", "module", m.ready.ModuleID, "isolation", m.ready.Level)
 	return m.live(ctx, c, log)
 }

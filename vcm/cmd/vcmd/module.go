@@ -49,7 +49,8 @@ type module struct {
 	speed     *speed.Limiter
 	mode      *maintenance.Mode
 
-	services *group
+	listeners []net.Listener // in the order of start's
+	services  *group
 }
 
 // assemble enters the sandbox, opens the partition and builds everything on it,

@@ -57,6 +57,7 @@ func (m *module) serve(ctx context.Context, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
+		m.listeners = append(m.listeners, nl)
 		service, log := l.Service, log.With("listener", l.Service)
 		if s, ok := offered[service]; ok {
 			cfg := sshrpc.ServerConfig{
