@@ -5,7 +5,6 @@ import (
 	"debug/buildinfo"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -126,39 +125,6 @@ func (s *Suite) outside(v, other *vcm) {
 	}
 	s.census(v)
 	s.member(v)
-}
-
-// census compares a VCM's descriptors with those that it is declared to have.
-func (s *Suite) census(v *vcm) {
-	dir := fmt.Sprintf("/proc/%d/fd", v.process.PID)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		s.hole("census: %v", err)
-	}
-	count := map[string]int{}
-	for _, e := range entries {
-		to, err := os.Readlink(filepath.Join(dir, e.Name()))
-		if err != nil {
-			continue // closed meanwhile
-		}
-		kind, _, _ := strings.Cut(to, ":")
-		if strings.HasSuffix(to, "/statm") {
-			kind = "statm"
-		}
-		if standard := len(e.Name()) == 1 && e.Name() <= "2"; standard && kind != "pipe" && kind != "/dev/null" || !standard && kind == "pipe" {
-			s.hole("census: descriptor %s leads to %s", e.Name(), to)
-		}
-		count[kind]++
-	}
-	delete(count, "pipe")
-	delete(count, "/dev/null")
-	delete(count, "anon_inode") // the runtime's own pollers
-	// The listeners, the control socket and the device channel; the data directory
-	// and the two files of the store; how much memory it uses itself.
-	want := map[string]int{"socket": len(v.report.Endpoints) + 2, "/data": 1, "/data/store.log": 1, "/data/store.new": 1, "statm": 1}
-	if !maps.Equal(count, want) {
-		s.hole("census: a VCM has %v open instead of %v", count, want)
-	}
 }
 
 // member checks that the VCM is in control groups of its own.

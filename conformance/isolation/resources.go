@@ -154,7 +154,7 @@ func (s *Suite) connections(ctx context.Context, p *platform, greedy *vcm, _ str
 	if vended == 0 {
 		s.hole("%d connections to one VCM keep another from vending", want)
 	}
-	held, err := descriptors(greedy.process.PID)
+	held, err := openDescriptors(greedy.process.PID)
 	if err != nil && os.Geteuid() == 0 {
 		return err
 	}
@@ -165,7 +165,7 @@ func (s *Suite) connections(ctx context.Context, p *platform, greedy *vcm, _ str
 	return nil
 }
 
-func descriptors(pid int) (int, error) {
+func openDescriptors(pid int) (int, error) {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	return len(entries), err
 }

@@ -110,7 +110,7 @@ type part struct {
 }
 
 func (s *Suite) parts() []part {
-	return []part{{"matrix", s.matrix}, {"report", s.report}, {"canary", s.canary}, {"tenants", s.tenants}, {"kills", s.kills}, {"resources", s.resources}, {"groups", s.groups}, {"startup", s.startup}, {"kernel", s.kernel}}
+	return []part{{"matrix", s.matrix}, {"report", s.report}, {"census", s.descriptors}, {"canary", s.canary}, {"cores", s.cores}, {"tenants", s.tenants}, {"kills", s.kills}, {"resources", s.resources}, {"groups", s.groups}, {"startup", s.startup}, {"kernel", s.kernel}}
 }
 
 // cgroups reports whether the orchestrator can give control groups: a VCM tells.

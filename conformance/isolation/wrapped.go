@@ -57,6 +57,8 @@ func Before(args []string) error {
 	switch lines[1] {
 	case "deny":
 		return Deny(lines[2], program)
+	case "leak":
+		return Leak(lines[2], program)
 	case "enter":
 		return Enter(lines[2], program)
 	default:

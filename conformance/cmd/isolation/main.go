@@ -35,6 +35,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "isolation:", isolation.Before(os.Args[2:]))
 		os.Exit(1)
 	}
+	if len(os.Args) == 4 && os.Args[1] == "collect" { // the kernel has a core file
+		if isolation.Collect(os.Args[2], os.Args[3], os.Stdin) != nil {
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == "guest" { // the first process of a virtual machine
 		guest(os.Args[2:])
 		return
@@ -153,6 +159,12 @@ func asNobody(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	cores, undo, err := isolation.PrepareCores(o.bin, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, undo()) }()
+	env = append(env, cores...)
 	self, err := os.Open("/proc/self/exe") // nobody may not reach it by its path
 	if err != nil {
 		return err

@@ -75,6 +75,9 @@ var attacks = map[string]func(map[string]string) (string, error){
 	"burn":       burn,
 	"burn-forks": burnForks,
 	"scratch":    scratch,
+	// of itself
+	"leak":  leak,
+	"crash": crash,
 }
 
 func number(s string) int { n, _ := strconv.Atoi(s); return n }
