@@ -50,7 +50,7 @@ func (s *Store) rewrite() error {
 	slices.Sort(names)
 	places, err := s.copyTo(l, names)
 	if err == nil {
-		err = l.f.Sync()
+		err = errors.Join(l.f.Sync(), s.cfg.Dir.Sync()) // what the state is now in shall have a name
 	}
 	if err != nil {
 		return errors.Join(err, s.retire(spare))

@@ -149,12 +149,58 @@ func (l *logFile) record(key *sealed.Key, off int64, space []byte) (h recordHead
 		}
 		return h, t, nil, false, errkind.Errorf(errkind.Internal, "read the store: %w", err)
 	}
+	t, body, ok = l.open(key, off, head[:], box)
+	return h, t, body, ok, nil
+}
+
+// open opens the box of the record at off, in its place.
+func (l *logFile) open(key *sealed.Key, off int64, head, box []byte) (t tag, body []byte, ok bool) {
 	copy(t[:], box[len(box)-tagSize:])
-	body, err = key.OpenInPlace(box, associated(nil, l.id, off, head[:]))
+	body, err := key.OpenInPlace(box, associated(nil, l.id, off, head))
+	return t, body, err == nil
+}
+
+// next is record for who reads all of them in order. The body is gone with what
+// is read next.
+func (l *logFile) next(key *sealed.Key, off int64, from *ahead) (h recordHeader, t tag, body []byte, ok bool, err error) {
+	p, err := from.at(off, recordHead)
 	if err != nil {
+		return h, t, nil, false, err
+	}
+	if h, ok = parseRecordHeader(p); !ok {
 		return h, t, nil, false, nil
 	}
-	return h, t, body, true, nil
+	whole := recordHead + int(h.length)
+	if p, err = from.at(off, whole); err != nil || len(p) < whole {
+		return h, t, nil, false, err
+	}
+	t, body, ok = l.open(key, off, p[:recordHead], p[recordHead:])
+	return h, t, body, ok, nil
+}
+
+// ahead reads a file forwards, many records at a time.
+type ahead struct {
+	f   *os.File
+	off int64  // of p in the file
+	p   []byte // what was read; whoever takes it may write to it
+}
+
+// aheadSize is how much is read at once, if no record needs more.
+const aheadSize = 32 << 10
+
+// at returns n bytes at off, fewer where the file ends. They are there until the
+// next call.
+func (a *ahead) at(off int64, n int) ([]byte, error) {
+	if off < a.off || off+int64(n) > a.off+int64(len(a.p)) {
+		p := slices.Grow(a.p[:0], max(n, aheadSize))[:max(n, aheadSize)]
+		m, err := a.f.ReadAt(p, off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, errkind.Errorf(errkind.Internal, "read the store: %w", err)
+		}
+		a.off, a.p = off, p[:m]
+	}
+	p := a.p[off-a.off:]
+	return p[:min(n, len(p))], nil
 }
 
 // replay reads the commits in order. base is the first one, which was whole
@@ -167,8 +213,9 @@ func (l *logFile) replay(key *sealed.Key, apply func(off int64, body []byte) err
 	var waiting []staged // records of a commit whose last one was not read yet
 	off, base, index := l.end, true, uint32(0)
 	prev := l.prev
+	from := &ahead{f: l.f}
 	for {
-		h, t, body, ok, err := l.record(key, off, nil)
+		h, t, body, ok, err := l.next(key, off, from)
 		if err != nil {
 			return 0, err
 		}
@@ -186,8 +233,10 @@ func (l *logFile) replay(key *sealed.Key, apply func(off int64, body []byte) err
 			if err := apply(here, body); err != nil {
 				return 0, err
 			}
-		default:
+		case h.last && len(waiting) == 0:
 			waiting = append(waiting, staged{here, body})
+		default:
+			waiting = append(waiting, staged{here, slices.Clone(body)})
 		}
 		if !h.last {
 			continue
@@ -204,19 +253,20 @@ func (l *logFile) replay(key *sealed.Key, apply func(off int64, body []byte) err
 	if base {
 		return 0, errkind.Errorf(errkind.Integrity, "the store is damaged: its first commit does not open")
 	}
-	return seq, l.checkTail(key, seq+1)
+	return seq, l.checkTail(key, seq+1, from)
 }
 
 // checkTail looks for an unfinished commit after the last one. Commits are
 // written one after the other, so that a whole record of a later one means that
 // this one was finished, and has been damaged since.
-func (l *logFile) checkTail(key *sealed.Key, unfinished uint64) error {
+func (l *logFile) checkTail(key *sealed.Key, unfinished uint64, from *ahead) error {
+	var err error
+	if l.torn, err = l.written(from); err != nil || !l.torn {
+		return err
+	}
 	rest, err := io.ReadAll(io.NewSectionReader(l.f, l.end, max(0, l.size-l.end)))
 	if err != nil {
 		return errkind.Errorf(errkind.Internal, "read the store: %w", err)
-	}
-	if l.torn = len(bytes.TrimLeft(rest, "\x00")) > 0; !l.torn {
-		return nil
 	}
 	for i := 0; ; i++ {
 		next := bytes.Index(rest[i:], []byte(recordMagic))
@@ -233,6 +283,23 @@ func (l *logFile) checkTail(key *sealed.Key, unfinished uint64) error {
 		}
 	}
 	return nil
+}
+
+// written reports whether there is anything but zeros after the last commit.
+func (l *logFile) written(from *ahead) (bool, error) {
+	from.p = from.p[:0] // a box that did not open is not what it was
+	for off := l.end; off < l.size; {
+		p, err := from.at(off, aheadSize)
+		if err != nil || len(p) == 0 {
+			return false, err
+		}
+		// All bytes are like the first one if each is like the next.
+		if p[0] != 0 || !bytes.Equal(p[1:], p[:len(p)-1]) {
+			return true, nil
+		}
+		off += int64(len(p))
+	}
+	return false, nil
 }
 
 // cutTail removes an unfinished commit.

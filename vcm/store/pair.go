@@ -26,7 +26,10 @@ const (
 )
 
 // pair are the two files, open and locked.
-type pair struct{ first, second *os.File }
+type pair struct {
+	first, second *os.File
+	made          bool // the second one was, just now
+}
 
 func (p pair) close() error { return errors.Join(p.first.Close(), p.second.Close()) }
 
@@ -36,12 +39,8 @@ func openPair(dir *os.File) (p pair, err error) {
 	if p.first, err = openLocked(dir); err != nil {
 		return pair{}, err
 	}
-	if p.second, err = openOther(dir); err != nil {
+	if p.second, p.made, err = openOther(dir); err != nil {
 		return pair{}, errors.Join(err, p.first.Close())
-	}
-	// Made just now, or by a process that was killed: its name shall last.
-	if err := dir.Sync(); err != nil {
-		return pair{}, errors.Join(errkind.Errorf(errkind.Internal, "sync the data directory: %w", err), p.close())
 	}
 	return p, nil
 }
@@ -79,15 +78,18 @@ func openLocked(dir *os.File) (*os.File, error) {
 
 // openOther opens the second file. Who has the first one, or makes it, is the
 // only one to use it.
-func openOther(dir *os.File) (*os.File, error) {
-	f, err := at(dir, otherName, unix.O_CREAT)
+func openOther(dir *os.File) (f *os.File, made bool, err error) {
+	f, err = at(dir, otherName, 0)
+	if made = errors.Is(err, fs.ErrNotExist); made {
+		f, err = at(dir, otherName, unix.O_CREAT)
+	}
 	if err != nil {
-		return nil, errkind.Errorf(errkind.Internal, "open the store's other file: %w", err)
+		return nil, false, errkind.Errorf(errkind.Internal, "open the store's other file: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(errkind.Errorf(errkind.Unavailable, "another process is making the store: %w", err), f.Close())
+		return nil, false, errors.Join(errkind.Errorf(errkind.Unavailable, "another process is making the store: %w", err), f.Close())
 	}
-	return f, nil
+	return f, made, nil
 }
 
 // install makes the second file the first one of a new store.

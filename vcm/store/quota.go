@@ -40,10 +40,13 @@ func (s *Store) admitGrowth(r *request, wrote bool, before int64) error {
 		"the VCM uses %d of its disk quota of %d bytes and is read-only: export and expire the log, or have the quota raised", before, s.cfg.Quota)
 }
 
+// space is how much is in use.
+func (s *Store) space() int64 { return s.batch.index.live + int64(headSize) }
+
 // measure notes the space in use after a commit, and leaves read-only mode once
 // there is a margin again. Garbage does not count: compaction bounds it.
 func (s *Store) measure() {
-	used := s.batch.index.live + int64(headSize)
+	used := s.space()
 	s.used.Store(used)
 	if used <= s.margin() {
 		s.setReadOnly(false, "there is room again")

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +15,8 @@ func TestOverItsQuotaAStoreIsReadOnlyAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.quota = 2 << 20
+	var said bytes.Buffer
+	f.log = slog.New(slog.NewTextHandler(&said, nil))
 	s := f.mustOpen(t)
 	value := []byte(strings.Repeat("v", 200))
 	n := 0
@@ -87,6 +91,13 @@ func TestOverItsQuotaAStoreIsReadOnlyAndLosesNothing(t *testing.T) {
 	s = f.mustOpen(t)
 	if got := get(t, s, "b", "new"); got != "v" || s.DiskUsed() > before {
 		t.Errorf("new = %q, %d used after %d", got, s.DiskUsed(), before)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Three openings are no changes.
+	if n := strings.Count(said.String(), "read-only state changed"); n != 2 {
+		t.Errorf("the log tells of %d changes, not of 2:\n%s", n, &said)
 	}
 }
 

@@ -155,14 +155,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.writer.key = key
 	s.batch = batch{index: newIndex(), owners: new(owners), cold: cfg.Cold}
 
-	counter, err := cfg.Counter.Raise(ctx, 0)
-	if err != nil {
-		return nil, errkind.Errorf(errkind.Of(err), "read the module's counter: %w", err)
-	}
-	if err := s.openLog(counter); err != nil {
+	if err := s.openLog(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.admit(ctx, counter); err != nil {
+	if err := s.admit(ctx); err != nil {
 		return nil, errors.Join(err, s.closeFiles(s.log))
 	}
 	s.raiser = newRaiser(cfg.Counter, cfg.Log, s.seq)
@@ -171,14 +167,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 // openLog reads the log, making it if the device's counter says that there
 // never was one.
-func (s *Store) openLog(counter uint64) error {
+func (s *Store) openLog(ctx context.Context) error {
 	files, err := openPair(s.cfg.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		if counter > 0 {
-			return errkind.Errorf(errkind.Integrity,
-				"the store is missing, but the module has seen its commit %d; restore the newest copy of the VCM's data", counter)
-		}
-		if err = s.create(); err == nil {
+		if err = s.create(ctx); err == nil {
 			files, err = openPair(s.cfg.Dir)
 		}
 	}
@@ -189,6 +181,13 @@ func (s *Store) openLog(counter uint64) error {
 	if s.log, spare, err = files.choose(s.key); err == nil {
 		s.seq, err = s.log.replay(s.key, s.load)
 	}
+	if err == nil && (files.made || s.seq == 0) {
+		// The names of files that were made just now, or by a process that was
+		// killed before the first commit, shall last.
+		if err = s.cfg.Dir.Sync(); err != nil {
+			err = errkind.Errorf(errkind.Internal, "sync the data directory: %w", err)
+		}
+	}
 	if err != nil {
 		_ = files.close()
 		return err
@@ -198,8 +197,16 @@ func (s *Store) openLog(counter uint64) error {
 }
 
 // create makes an empty log: whole under its name, or not there.
-func (s *Store) create() error {
-	f, err := openOther(s.cfg.Dir)
+func (s *Store) create(ctx context.Context) error {
+	counter, err := s.cfg.Counter.Raise(ctx, 0)
+	switch {
+	case err != nil:
+		return errkind.Errorf(errkind.Of(err), "read the module's counter: %w", err)
+	case counter > 0:
+		return errkind.Errorf(errkind.Integrity,
+			"the store is missing, but the module has seen its commit %d; restore the newest copy of the VCM's data", counter)
+	}
+	f, _, err := openOther(s.cfg.Dir)
 	if err != nil {
 		return err
 	}
@@ -240,28 +247,34 @@ func (s *Store) load(off int64, body []byte) error {
 	})
 }
 
-// admit checks the log against the counter.
-func (s *Store) admit(ctx context.Context, counter uint64) error {
-	if s.seq < counter {
-		return errkind.Errorf(errkind.Integrity,
-			"the store was rolled back: its newest commit is %d, the module has seen %d; restore the newest copy of the VCM's data", s.seq, counter)
-	}
-	now, err := s.cfg.Counter.Raise(ctx, s.seq)
+// admit checks the log against the counter, which it raises to the log's end.
+func (s *Store) admit(ctx context.Context) error {
+	counter, err := s.cfg.Counter.Raise(ctx, s.seq)
 	if err != nil {
 		return errkind.Errorf(errkind.Of(err), "raise the module's counter: %w", err)
 	}
-	if now > s.seq {
-		return errkind.Errorf(errkind.Integrity, "the module's counter went from %d to %d while the store was opened: another process uses the partition", counter, now)
+	if counter > s.seq {
+		return errkind.Errorf(errkind.Integrity,
+			"the store was rolled back: its newest commit is %d, the module has seen %d; restore the newest copy of the VCM's data", s.seq, counter)
 	}
 	// This is the newest state: what else there is was never acknowledged.
-	if err := errors.Join(s.log.cutTail(), s.spare.Load().Truncate(0)); err != nil {
+	if err := errors.Join(s.log.cutTail(), empty(s.spare.Load())); err != nil {
 		return errkind.Errorf(errkind.Internal, "tidy the store: %w", err)
 	}
 	// Where the last process stopped for want of room, this one does not begin
 	// by trying again.
-	s.readOnly.Store(true)
+	s.readOnly.Store(s.space() > s.margin())
 	s.measure()
 	return nil
+}
+
+// empty makes f so, if it is not.
+func empty(f *os.File) error {
+	st, err := f.Stat()
+	if err != nil || st.Size() == 0 {
+		return err
+	}
+	return f.Truncate(0)
 }
 
 // View runs fn on a snapshot.

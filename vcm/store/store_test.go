@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,10 +57,11 @@ type fixture struct {
 	key     []byte
 	quota   int64
 	cold    []Keys
+	log     *slog.Logger
 }
 
 func newFixture(t testing.TB) *fixture {
-	return &fixture{dir: t.TempDir(), counter: &memCounter{}, key: testKey, quota: 16 << 20}
+	return &fixture{dir: t.TempDir(), counter: &memCounter{}, key: testKey, quota: 16 << 20, log: quiet()}
 }
 
 func (f *fixture) open(t testing.TB) (*Store, error) {
@@ -69,7 +71,7 @@ func (f *fixture) open(t testing.TB) (*Store, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	s, err := Open(t.Context(), Config{Dir: dir, Key: f.key, Counter: f.counter, Quota: f.quota, Cold: f.cold, Log: quiet()})
+	s, err := Open(t.Context(), Config{Dir: dir, Key: f.key, Counter: f.counter, Quota: f.quota, Cold: f.cold, Log: f.log})
 	if err == nil {
 		t.Cleanup(func() { s.Close() })
 	}
@@ -125,6 +127,43 @@ func TestValuesSurviveAReopening(t *testing.T) {
 	} {
 		if got := get(t, s, c.bucket, c.key); got != c.want {
 			t.Errorf("%s/%s = %q, want %q", c.bucket, c.key, got, c.want)
+		}
+	}
+}
+
+// Records of every size are read back, alone and several to a commit, wherever
+// the pieces end in which a log is read.
+func TestRecordsOfEverySizeSurviveAReopening(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.mustOpen(t)
+	sizes := []int{0, 1, 100, chunk - 100, chunk, aheadSize - recordHead, aheadSize, 3*aheadSize + 1, MaxValue}
+	want := map[string]string{}
+	for i, size := range sizes {
+		key := fmt.Sprint("alone ", size)
+		want[key] = strings.Repeat(string(rune('a'+i)), size)
+		put(t, s, "b", key, want[key])
+	}
+	err := s.Update(t.Context(), func(tx *Tx) error {
+		for i, size := range sizes {
+			key := fmt.Sprint("together ", size)
+			want[key] = strings.Repeat(string(rune('A'+i)), size)
+			if err := tx.Bucket("b").Put([]byte(key), []byte(want[key])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = f.mustOpen(t)
+	for key, value := range want {
+		if got := get(t, s, "b", key); got != value {
+			t.Errorf("%s: %d bytes that begin with %.10q", key, len(got), got)
 		}
 	}
 }
