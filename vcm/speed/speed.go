@@ -22,12 +22,12 @@ import (
 const (
 	// mostLeased bounds what one lease asks for: what is leased and not used is
 	// lost to the others.
-	mostLeased = 128
+	mostLeased = 1024
 	// leastLeased is what a VCM has in reserve that hardly vends.
-	leastLeased = 4
+	leastLeased = 8
 	// span is what a lease should last for: some times the unit's answer on a
 	// busy machine.
-	span = 10 * time.Millisecond
+	span = 50 * time.Millisecond
 	// shortest is the least pause before asking again.
 	shortest = time.Millisecond
 )
@@ -55,6 +55,7 @@ type Limiter struct {
 
 	leasing chan struct{} // one at a time, first come, first served; guards what follows
 	last    time.Time     // when something was granted last
+	again   time.Time     // before that the unit has no more
 }
 
 // New returns a limiter. patience 0 is DefaultPatience.
@@ -79,6 +80,9 @@ func (l *Limiter) Run(ctx context.Context) error {
 			pause, ok := l.fill(ctx)
 			if !ok {
 				break
+			}
+			if pause == 0 {
+				continue
 			}
 			select {
 			case <-time.After(pause):
@@ -181,8 +185,12 @@ func (l *Limiter) takeLeft() bool {
 // lease asks for as much as the VCM uses in a span, by how long the last lease
 // lasted, and for as much as there are callers. If something was granted, one
 // token of it is the caller's; else pause is how long to wait before the next
-// lease. The caller holds leasing.
+// lease: who asked at once whenever the unit has given less than that would get
+// its rating token by token. The caller holds leasing.
 func (l *Limiter) lease(ctx context.Context) (granted bool, pause time.Duration, err error) {
+	if pause := time.Until(l.again); pause > 0 {
+		return false, pause, nil
+	}
 	want := max(l.want.Load(), min(l.waiting.Load(), mostLeased))
 	// A lease takes microseconds: a unit that is silent for longer is not there, and
 	// those who wait for their turn shall know before they give up.
@@ -194,15 +202,19 @@ func (l *Limiter) lease(ctx context.Context) (granted bool, pause time.Duration,
 	if err != nil {
 		return false, 0, errkind.Errorf(errkind.Of(err), noAnswer+": %w", err)
 	}
-	if got.Tokens < 1 {
-		return false, max(time.Duration(got.Retry)*time.Millisecond, shortest), nil
-	}
-	if lasted < span {
+	now := time.Now() // the unit's own time is not the VCM's use
+	if int64(got.Tokens) < want {
+		pause = max(time.Duration(got.Retry)*time.Millisecond, shortest)
+		l.again = now.Add(pause)
+	} else if lasted < span {
 		l.want.Store(min(2*want, mostLeased))
 	} else {
 		l.want.Store(max(want/2, leastLeased))
 	}
-	l.last = time.Now() // the unit's own time is not the VCM's use
+	if got.Tokens < 1 {
+		return false, pause, nil
+	}
+	l.last = now
 	l.left.Add(int64(got.Tokens - 1))
-	return true, 0, nil
+	return true, pause, nil
 }
