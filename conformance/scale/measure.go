@@ -52,12 +52,18 @@ func fields(path string) (map[string]int64, error) {
 	return out, nil
 }
 
-// memory adds up the VCMs' processes, children of orchestratord, and the daemons.
-func memory(orchestratord, hsmd int) (m Memory, err error) {
+// daemons are the processes of a unit that are not VCMs'.
+type daemons struct {
+	orchestratord, hsmd int
+	state               string // the orchestrator's folder
+}
+
+// memory adds up the VCMs' processes, children of the forker, and the daemons.
+func memory(d daemons) (m Memory, err error) {
 	if m.Available, err = available(); err != nil {
 		return m, err
 	}
-	children, forkers, err := childrenOf(orchestratord)
+	children, forkers, err := d.children()
 	if err != nil {
 		return m, err
 	}
@@ -75,7 +81,7 @@ func memory(orchestratord, hsmd int) (m Memory, err error) {
 		m.PageTables += st["VmPTE"]
 	}
 	m.Processes = len(children)
-	for _, pid := range append(forkers, orchestratord, hsmd) {
+	for _, pid := range append(forkers, d.orchestratord, d.hsmd) {
 		f, err := fields(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
 			return m, err
@@ -106,30 +112,37 @@ func readStat(pid int) (s stat, err error) {
 	return stat{parent: number(1), cpu: time.Duration(number(11)+number(12)) * tick}, nil
 }
 
-// forkerName is what the orchestrator calls the child that makes the others.
+// forkerName is the first word of the process that makes and keeps the others; the
+// second one is the orchestrator's folder.
 const forkerName = "vcm-forker"
 
-// childrenOf returns the VCMs' processes, and the processes that make them.
-func childrenOf(orchestratord int) (vcms, forkers []int, err error) {
+// children returns the VCMs' processes, and the processes that made them.
+func (d daemons) children() (vcms, forkers []int, err error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, d := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(d))
+	parents := map[int]int{}
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
 		if err != nil {
 			continue
 		}
 		s, err := readStat(pid)
-		if err != nil || s.parent != orchestratord { // or it has just ended
+		if err != nil { // it has just ended
 			continue
 		}
-		if name, _ := os.ReadFile(filepath.Join(d, "cmdline")); string(name) == forkerName+"\x00" {
+		parents[pid] = s.parent
+		if words, _ := os.ReadFile(filepath.Join(dir, "cmdline")); string(words) == forkerName+"\x00"+d.state+"\x00" {
 			forkers = append(forkers, pid)
-		} else {
+		}
+	}
+	for pid, parent := range parents {
+		if slices.Contains(forkers, parent) {
 			vcms = append(vcms, pid)
 		}
 	}
+	slices.Sort(vcms)
 	return vcms, forkers, nil
 }
 
@@ -141,8 +154,8 @@ func (c cpu) minus(d cpu) cpu {
 }
 
 // processorTime adds up the VCMs that live, and the daemons.
-func processorTime(orchestratord, hsmd int) (c cpu, err error) {
-	children, forkers, err := childrenOf(orchestratord)
+func processorTime(d daemons) (c cpu, err error) {
+	children, forkers, err := d.children()
 	if err != nil {
 		return c, err
 	}
@@ -153,11 +166,11 @@ func processorTime(orchestratord, hsmd int) (c cpu, err error) {
 		}
 		c.vcms += s.cpu
 	}
-	daemons := map[int]*time.Duration{orchestratord: &c.orchestratord, hsmd: &c.hsmd}
+	to := map[int]*time.Duration{d.orchestratord: &c.orchestratord, d.hsmd: &c.hsmd}
 	for _, pid := range forkers {
-		daemons[pid] = &c.orchestratord
+		to[pid] = &c.orchestratord
 	}
-	for pid, to := range daemons {
+	for pid, to := range to {
 		s, err := readStat(pid)
 		if err != nil {
 			return c, err

@@ -56,7 +56,7 @@ func (r *run) idle(ctx context.Context) error {
 	if err := r.use(ctx); err != nil {
 		return err
 	}
-	before, err := processorTime(r.orch.PID(), r.hsmd.PID())
+	before, err := processorTime(r.daemons())
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (r *run) idle(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	after, err := processorTime(r.orch.PID(), r.hsmd.PID())
+	after, err := processorTime(r.daemons())
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (r *run) idle(ctx context.Context) error {
 
 // use prints the memory in use.
 func (r *run) use(context.Context) error {
-	m, err := memory(r.orch.PID(), r.hsmd.PID())
+	m, err := memory(r.daemons())
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -66,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		do   func(context.Context) error
 	}{
 		{"make a unit", r.prepare}, {"create", r.create}, {"start", r.start}, {"idle", r.idle}, {"list and stats", r.ask},
-		{"kill the orchestrator", r.restart}, {"vend", r.vend}, {"use after vending", r.use}, {"stop", r.stop}, {"delete", r.delete},
+		{"kill the orchestrator", r.restart}, {"kill everything", r.restartAll}, {"vend", r.vend}, {"use after vending", r.use}, {"stop", r.stop}, {"delete", r.delete},
 		{"see that nothing is left", r.nothing},
 	} {
 		if err := phase.do(ctx); err != nil {
@@ -225,7 +227,7 @@ func (r *run) startOne(ctx context.Context, h *rig.Hosting, i int) error {
 }
 
 func (r *run) start(ctx context.Context) error {
-	before, err := processorTime(r.orch.PID(), r.hsmd.PID())
+	before, err := processorTime(r.daemons())
 	if err != nil {
 		return err
 	}
@@ -234,7 +236,7 @@ func (r *run) start(ctx context.Context) error {
 		return err
 	}
 	r.report.bound("start all", took.Seconds(), 15*float64(r.N)/1000, "s")
-	after, err := processorTime(r.orch.PID(), r.hsmd.PID())
+	after, err := processorTime(r.daemons())
 	if err != nil {
 		return err
 	}
@@ -245,19 +247,59 @@ func (r *run) start(ctx context.Context) error {
 	return err
 }
 
-// restart kills the orchestrator while every VCM runs: all end with it and all
-// come back without being asked for.
+func (r *run) daemons() daemons {
+	return daemons{orchestratord: r.orch.PID(), hsmd: r.hsmd.PID(), state: r.rig.Path("platform")}
+}
+
+// restart kills the orchestrator while every VCM runs: the next one takes all over,
+// and none is started again.
 func (r *run) restart(ctx context.Context) error {
-	began := time.Now()
-	if err := r.kill(); err != nil {
+	before, _, err := r.daemons().children()
+	if err != nil {
 		return err
+	}
+	took, err := r.away(ctx, "all taken over after a kill", func() {})
+	if err != nil {
+		return err
+	}
+	r.report.bound("take all over", took.Seconds(), 2+3*float64(r.N)/1000, "s")
+	after, _, err := r.daemons().children()
+	if err == nil && !slices.Equal(before, after) {
+		err = fmt.Errorf("the %d processes are not the %d that there were before", len(after), len(before))
+	}
+	return err
+}
+
+// restartAll kills who keeps the VCMs, too: all end, and come back without being
+// asked for.
+func (r *run) restartAll(ctx context.Context) error {
+	_, forkers, err := r.daemons().children()
+	if err != nil {
+		return err
+	}
+	_, err = r.away(ctx, "all back after all were killed", func() {
+		for _, pid := range forkers {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	return err
+}
+
+// away kills the orchestrator, and tells how long it took until all VCMs run.
+func (r *run) away(ctx context.Context, what string, meanwhile func()) (took time.Duration, err error) {
+	began := time.Now()
+	r.rig.Kill(r.orch)
+	meanwhile()
+	r.kills++
+	if err := r.rig.Restart(r.orch); err != nil {
+		return 0, err
 	}
 	if _, err := r.fleet.settle(ctx, "running"); err != nil {
-		return err
+		return 0, err
 	}
-	took := time.Since(began)
-	r.report.line("", "all back after a kill", "%.2f s, %.1f ms each", took.Seconds(), took.Seconds()*1e3/float64(r.N))
-	return nil
+	took = time.Since(began)
+	r.report.line("", what, "%.2f s, %.1f ms each", took.Seconds(), took.Seconds()*1e3/float64(r.N))
+	return took, nil
 }
 
 func (r *run) vend(ctx context.Context) error {
@@ -312,7 +354,7 @@ func (r *run) nothing(ctx context.Context) error {
 	if err != nil || len(all) > 0 {
 		return fmt.Errorf("%d VCMs are left: %w", len(all), err)
 	}
-	children, _, err := childrenOf(r.orch.PID())
+	children, _, err := r.daemons().children()
 	if err != nil || len(children) > 0 {
 		return fmt.Errorf("%d processes are left: %w", len(children), err)
 	}
