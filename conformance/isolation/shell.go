@@ -50,5 +50,8 @@ func (v *vcm) order(ctx context.Context, attack string, args map[string]string) 
 	if err := json.Unmarshal(answer, &out); err != nil {
 		return "", "", err
 	}
+	if out.Result == "unknown attack" {
+		return "", "", fmt.Errorf("VCM %s knows no attack %s", v.uuid, attack)
+	}
 	return out.Result, out.Detail, nil
 }
