@@ -85,27 +85,31 @@ func (c census) matches(declared []int) error {
 }
 
 // openDescriptors lists the open descriptors.
-func openDescriptors() ([]int, error) {
-	dir, err := os.Open("/proc/self/fd")
+func openDescriptors() (fds []int, err error) {
+	dir, err := unix.Open("/proc/self/fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return scanDescriptors(), nil
 	}
-	own := int(dir.Fd())
-	names, err := dir.Readdirnames(-1)
-	if closeErr := dir.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return nil, errkind.Errorf(errkind.Internal, "list descriptors: %w", err)
-	}
-	var fds []int
-	for _, n := range names {
-		if fd, err := strconv.Atoi(n); err == nil && fd != own {
-			fds = append(fds, fd)
+	defer unix.Close(dir)
+	var names []string
+	for buf := make([]byte, 2048); ; {
+		n, err := unix.Getdents(dir, buf)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, errkind.Errorf(errkind.Internal, "list descriptors: %w", err)
+		case n == 0:
+			for _, name := range names {
+				if fd, err := strconv.Atoi(name); err == nil && fd != dir {
+					fds = append(fds, fd)
+				}
+			}
+			slices.Sort(fds)
+			return fds, nil
 		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
 	}
-	slices.Sort(fds)
-	return fds, nil
 }
 
 func scanDescriptors() (fds []int) {
@@ -126,8 +130,12 @@ func describe(fd int) string {
 	return link
 }
 
-// runtimeOwn reports whether fd is the network poller's.
+// runtimeOwn reports whether fd is the network poller's. Only what is not of the
+// file system has no kind, so that most descriptors need not be looked up.
 func runtimeOwn(fd int) bool {
+	if !isKind(fd, 0) {
+		return false
+	}
 	link := describe(fd)
 	return strings.HasPrefix(link, "anon_inode:[eventpoll]") || strings.HasPrefix(link, "anon_inode:[eventfd]")
 }
@@ -146,4 +154,29 @@ func isPacketSocket(fd int) bool {
 func isListener(fd int) bool {
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	return err == nil && listening == 1
+}
+
+// readFile is os.ReadFile for small files of the kernel, without the calls that
+// find out what else could be done with them.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	p := make([]byte, 0, 2048)
+	for {
+		n, err := unix.Read(fd, p[len(p):cap(p)])
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return p, nil
+		default:
+			if p = p[:len(p)+n]; len(p) == cap(p) {
+				p = slices.Grow(p, len(p))
+			}
+		}
+	}
 }

@@ -3,10 +3,11 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const boundedBy = "memory, tasks and processor bounded by a control group"
@@ -41,74 +42,96 @@ func below(most int64) func(string) error {
 // ownBounds reads from the kernel what the process's control groups limit. It
 // must run before the root is changed. The text says what was found in any case.
 func ownBounds() (text string, err error) {
-	own, err := os.ReadFile("/proc/self/cgroup")
+	own, err := readFile("/proc/self/cgroup")
 	if err != nil {
 		return "", err
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	all, err := readFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
 	}
+	mounts := groupMounts(string(all))
 	var found []string
 	var missing []error
 	for _, b := range bounds() {
-		dir, file := groupDir(string(own), string(mounts), b)
-		if dir == "" {
+		file := groupFile(string(own), mounts, b)
+		if file == "" {
 			missing = append(missing, fmt.Errorf("no group of its own bounds %s", b.controller))
 			continue
 		}
-		value, err := os.ReadFile(filepath.Join(dir, file))
+		value, err := readFile(file)
 		if err != nil {
 			missing = append(missing, err)
 			continue
 		}
-		v := strings.TrimSpace(string(value))
-		found = append(found, file+" = "+v)
+		name, v := filepath.Base(file), strings.TrimSpace(string(value))
+		found = append(found, name+" = "+v)
 		if err := b.check(v); err != nil {
-			missing = append(missing, fmt.Errorf("%s: %w", file, err))
+			missing = append(missing, fmt.Errorf("%s: %w", name, err))
 		}
 	}
 	return strings.Join(found, ", "), errors.Join(missing...)
 }
 
-// groupDir is the folder of the process's group for a controller and its file,
-// "" if that is the root of the hierarchy, which limits nothing.
-func groupDir(own, mounts string, b bound) (dir, file string) {
+// groupFile is what bounds the process in a controller, "" if its group is the
+// root of the hierarchy, which limits nothing.
+func groupFile(own string, mounts []groupMount, b bound) string {
 	for line := range strings.SplitSeq(strings.TrimSpace(own), "\n") {
 		f := strings.SplitN(line, ":", 3)
 		if len(f) != 3 || f[2] == "/" {
 			continue
 		}
-		kind, option, name := "cgroup", b.controller, b.v1
+		controller, name := b.controller, b.v1
 		if f[0] == "0" {
-			kind, option, name = "cgroup2", "", b.v2
+			controller, name = "", b.v2
 		} else if !strings.Contains(","+f[1]+",", ","+b.controller+",") {
 			continue
 		}
-		if at := groupMount(mounts, kind, option, f[2]); at != "" {
-			if _, err := os.Stat(filepath.Join(at, name)); err == nil {
-				return at, name
+		for _, m := range mounts {
+			if dir := m.shows(controller, f[2]); dir != "" {
+				if file := filepath.Join(dir, name); unix.Access(file, unix.F_OK) == nil {
+					return file
+				}
 			}
 		}
 	}
-	return "", ""
+	return ""
 }
 
-// groupMount is where path of a hierarchy appears.
-func groupMount(mounts, kind, option, path string) string {
-	for line := range strings.SplitSeq(mounts, "\n") {
+// groupMount is a hierarchy of control groups that can be seen.
+type groupMount struct {
+	controllers string // of version 1, between commas; "" is version 2
+	root, point string // which folder of the hierarchy appears where
+}
+
+// groupMounts picks those of a list of mounts.
+func groupMounts(mountinfo string) (out []groupMount) {
+	for line := range strings.SplitSeq(mountinfo, "\n") {
 		left, right, ok := strings.Cut(line, " - ")
+		if !ok || !strings.HasPrefix(right, "cgroup") {
+			continue
+		}
 		l, r := strings.Fields(left), strings.Fields(right)
-		if !ok || len(l) < 5 || len(r) < 3 || r[0] != kind {
+		if len(l) < 5 || len(r) < 3 {
 			continue
 		}
-		if option != "" && !strings.Contains(","+r[2]+",", ","+option+",") {
-			continue
+		m := groupMount{root: strings.TrimSuffix(l[3], "/"), point: l[4]}
+		if r[0] == "cgroup" {
+			m.controllers = "," + r[2] + ","
 		}
-		root := strings.TrimSuffix(l[3], "/")
-		if rest, inside := strings.CutPrefix(path, root); inside {
-			return filepath.Join(l[4], rest)
-		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// shows is where path appears of a controller's hierarchy, version 2 without
+// one; "" if it does not.
+func (m groupMount) shows(controller, path string) string {
+	if (controller == "") != (m.controllers == "") || !strings.Contains(m.controllers, ","+controller+",") && controller != "" {
+		return ""
+	}
+	if rest, inside := strings.CutPrefix(path, m.root); inside {
+		return filepath.Join(m.point, rest)
 	}
 	return ""
 }

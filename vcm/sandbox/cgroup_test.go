@@ -12,15 +12,19 @@ func TestGroupMount(t *testing.T) {
 32 24 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
 33 24 0:30 /docker/abc /part rw - cgroup cgroup rw,pids
 `
-	for _, tc := range []struct{ kind, controller, path, want string }{
-		{"cgroup", "memory", "/tess/u", "/sys/fs/cgroup/memory/tess/u"},
-		{"cgroup", "cpu", "/tess/u", "/sys/fs/cgroup/cpu,cpuacct/tess/u"},
-		{"cgroup", "cpuacc", "/tess/u", ""},
-		{"cgroup2", "", "/tess/u", "/sys/fs/cgroup/unified/tess/u"},
-		{"cgroup", "pids", "/docker/abc/u", "/part/u"},
-		{"cgroup", "pids", "/elsewhere", ""},
+	for _, tc := range []struct{ controller, path, want string }{
+		{"memory", "/tess/u", "/sys/fs/cgroup/memory/tess/u"},
+		{"cpu", "/tess/u", "/sys/fs/cgroup/cpu,cpuacct/tess/u"},
+		{"cpuacc", "/tess/u", ""},
+		{"", "/tess/u", "/sys/fs/cgroup/unified/tess/u"},
+		{"pids", "/docker/abc/u", "/part/u"},
+		{"pids", "/elsewhere", ""},
 	} {
-		if got := groupMount(mounts, tc.kind, tc.controller, tc.path); got != tc.want {
+		got := ""
+		for _, m := range groupMounts(mounts) {
+			got += m.shows(tc.controller, tc.path)
+		}
+		if got != tc.want {
 			t.Errorf("%+v: %q", tc, got)
 		}
 	}
@@ -29,10 +33,11 @@ func TestGroupMount(t *testing.T) {
 // A process in the root of every hierarchy is bounded by nothing.
 func TestTheRootGroupBoundsNothing(t *testing.T) {
 	t.Parallel()
+	mounts := groupMounts("30 24 0:27 / / rw - cgroup cgroup rw,memory\n31 24 0:27 / / rw - cgroup2 cgroup2 rw\n")
 	for _, own := range []string{"0::/\n", "4:memory:/\n0::/\n", ""} {
 		for _, b := range bounds() {
-			if dir, _ := groupDir(own, "30 24 0:27 / / rw - cgroup cgroup rw,memory\n31 24 0:27 / / rw - cgroup2 cgroup2 rw\n", b); dir != "" {
-				t.Errorf("%q, %s: %s", own, b.controller, dir)
+			if file := groupFile(own, mounts, b); file != "" {
+				t.Errorf("%q, %s: %s", own, b.controller, file)
 			}
 		}
 	}

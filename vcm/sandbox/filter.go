@@ -47,13 +47,13 @@ const (
 	lacks                    // all bits of value
 )
 
-// always are rules without tests.
-func always(calls []uint32) []rule {
-	rules := make([]rule, len(calls))
-	for i, c := range calls {
-		rules[i].call = c
+// rules are those for calls without tests, and guarded ones.
+func rules(calls []uint32, guarded ...rule) []rule {
+	all := make([]rule, 0, len(calls)+len(guarded))
+	for _, c := range calls {
+		all = append(all, rule{call: c})
 	}
-	return rules
+	return append(all, guarded...)
 }
 
 // Offsets in what a filter looks at, struct seccomp_data.
@@ -71,24 +71,37 @@ func assemble(p policy) ([]unix.SockFilter, error) {
 	if architecture == 0 {
 		return nil, errkind.Errorf(errkind.Unavailable, "the system calls of this architecture are not listed")
 	}
-	p.rules = slices.SortedFunc(slices.Values(p.rules), func(a, b rule) int { return cmp.Compare(a.call, b.call) })
+	slices.SortFunc(p.rules, func(a, b rule) int { return cmp.Compare(a.call, b.call) })
 	for i := 1; i < len(p.rules); i++ {
 		if p.rules[i].call == p.rules[i-1].call {
 			return nil, errkind.Errorf(errkind.Internal, "call %d has two rules", p.rules[i].call)
 		}
 	}
-	tree, err := p.search(p.spans())
-	if err != nil {
-		return nil, err
-	}
-	program := []unix.SockFilter{
-		load(offsetArch), jump(unix.BPF_JEQ, architecture, 1, 0), answer(p.otherwise),
-		load(offsetCall),
-	}
+	a := assembly{policy: p, program: make([]unix.SockFilter, 0, 4*len(p.rules))}
+	a.add(load(offsetArch), jump(unix.BPF_JEQ, architecture, 1, 0), answer(p.otherwise), load(offsetCall))
 	if secondABI != 0 {
-		program = append(program, jump(unix.BPF_JGE, secondABI, 0, 1), answer(answerNoCall))
+		a.add(jump(unix.BPF_JGE, secondABI, 0, 1), answer(answerNoCall))
 	}
-	return append(program, tree...), nil
+	a.search(p.spans())
+	return a.program, a.err
+}
+
+// assembly is a program in the making.
+type assembly struct {
+	policy
+	program []unix.SockFilter
+	err     error
+}
+
+func (a *assembly) add(more ...unix.SockFilter) { a.program = append(a.program, more...) }
+
+// over is how far a jump at from leads to the end of the program.
+func (a *assembly) over(from int) uint8 {
+	far := len(a.program) - from - 1
+	if far > 255 {
+		a.err = errkind.Errorf(errkind.Internal, "the filter has a jump over %d instructions", far)
+	}
+	return uint8(far)
 }
 
 // span is the calls from a number on, up to the next span.
@@ -121,75 +134,60 @@ func (s span) same(t span) bool {
 	return s.found.tests == nil && t.found.tests == nil
 }
 
-// search is the program that finds the call, which is in the accumulator.
-func (p policy) search(spans []span) ([]unix.SockFilter, error) {
+// search finds the call, which is in the accumulator.
+func (a *assembly) search(spans []span) {
 	if len(spans) == 1 {
-		return p.outcome(spans[0].found)
+		a.outcome(spans[0].found)
+		return
 	}
-	half := len(spans) / 2
-	below, err := p.search(spans[:half])
-	if err != nil {
-		return nil, err
-	}
-	above, err := p.search(spans[half:])
-	if err != nil {
-		return nil, err
-	}
-	if len(below) > 255 {
-		return nil, errkind.Errorf(errkind.Internal, "the filter has a jump over %d instructions", len(below))
-	}
-	program := append(make([]unix.SockFilter, 0, 1+len(below)+len(above)), jump(unix.BPF_JGE, spans[half].from, uint8(len(below)), 0))
-	return append(append(program, below...), above...), nil
+	half, at := len(spans)/2, len(a.program)
+	a.add(jump(unix.BPF_JGE, spans[half].from, 0, 0))
+	a.search(spans[:half])
+	a.program[at].Jt = a.over(at)
+	a.search(spans[half:])
 }
 
-// outcome is the program for a call that was found.
-func (p policy) outcome(r *rule) ([]unix.SockFilter, error) {
-	if r == nil {
-		return []unix.SockFilter{answer(p.otherwise)}, nil
-	}
-	var program []unix.SockFilter
-	for _, list := range r.tests {
-		var one []unix.SockFilter
-		for _, t := range list {
-			one = append(one, t.program()...)
+// outcome answers a call that was found.
+func (a *assembly) outcome(r *rule) {
+	switch {
+	case r == nil:
+		a.add(answer(a.otherwise))
+	case len(r.tests) == 0:
+		a.add(answer(a.matched))
+	default:
+		for _, list := range r.tests {
+			a.all(list)
 		}
-		one = append(one, answer(p.matched))
-		for i := range one { // a test that fails goes on after this list
-			if one[i].Jt == fails {
-				one[i].Jt = uint8(len(one) - i - 1)
-			}
-			if one[i].Jf == fails {
-				one[i].Jf = uint8(len(one) - i - 1)
-			}
-		}
-		if len(one) > int(fails) {
-			return nil, errkind.Errorf(errkind.Internal, "call %d has %d instructions of tests", r.call, len(one))
-		}
-		program = append(program, one...)
+		a.add(answer(a.otherwise))
 	}
-	if len(r.tests) == 0 {
-		return []unix.SockFilter{answer(p.matched)}, nil
+}
+
+// all matches if every test of the list holds, or goes on after it.
+func (a *assembly) all(list []test) {
+	begin := len(a.program)
+	for _, t := range list {
+		low := offsetArgs + 8*t.argument
+		switch t.what {
+		case equals:
+			a.add(load(low+4), jump(unix.BPF_JEQ, 0, 0, fails), load(low), jump(unix.BPF_JEQ, t.value, 0, fails))
+		case hasBit:
+			a.add(load(low), jump(unix.BPF_JSET, t.value, 0, fails))
+		case lacks:
+			a.add(load(low), jump(unix.BPF_JSET, t.value, fails, 0))
+		}
 	}
-	return append(program, answer(p.otherwise)), nil
+	a.add(answer(a.matched))
+	for i := begin; i < len(a.program); i++ {
+		if one := &a.program[i]; one.Jt == fails {
+			one.Jt = a.over(i)
+		} else if one.Jf == fails {
+			one.Jf = a.over(i)
+		}
+	}
 }
 
 // fails is the place of a jump that is not known yet.
 const fails = uint8(255)
-
-func (t test) program() []unix.SockFilter {
-	low := offsetArgs + 8*t.argument
-	switch t.what {
-	case equals:
-		return []unix.SockFilter{
-			load(low + 4), jump(unix.BPF_JEQ, 0, 0, fails),
-			load(low), jump(unix.BPF_JEQ, t.value, 0, fails),
-		}
-	case hasBit:
-		return []unix.SockFilter{load(low), jump(unix.BPF_JSET, t.value, 0, fails)}
-	default:
-		return []unix.SockFilter{load(low), jump(unix.BPF_JSET, t.value, fails, 0)}
-	}
-}
 
 func load(offset uint32) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}

@@ -182,7 +182,7 @@ func TestAssembleRefuses(t *testing.T) {
 	t.Parallel()
 	many := make([]test, 100)
 	for name, p := range map[string]policy{
-		"two rules for a call": {rules: always([]uint32{1, 2, 1})},
+		"two rules for a call": {rules: rules([]uint32{1, 2, 1})},
 		"too many tests":       {rules: []rule{{1, [][]test{many}}}},
 		"too long a jump":      {rules: []rule{{1, [][]test{many[:50], many[:50]}}, {3, [][]test{many[:50], many[:50]}}, {5, nil}, {7, nil}, {9, nil}, {11, nil}}},
 	} {

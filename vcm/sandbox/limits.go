@@ -54,7 +54,7 @@ func (r *Report) proveDumps() {
 }
 
 // limit sets what one process may take, and tries to exceed the file size.
-func (r *Report) limit(cfg Config) {
+func (r *Report) limit(cfg Config, m uidMap) {
 	const wanted = "bounded descriptors, file size, memory and, in a user namespace, threads"
 	// A write over the limit shall fail, not end the process.
 	signal.Ignore(syscall.SIGXFSZ)
@@ -62,7 +62,7 @@ func (r *Report) limit(cfg Config) {
 	if isKind(unix.Stderr, unix.S_IFREG) {
 		size = max(size, minLogSize)
 	}
-	limits := boundaries(size, cfg.Memory)
+	limits := boundaries(size, cfg.Memory, m.own())
 	if err := enforce(controlLimits, func() error { return lower(limits) }); err != nil {
 		r.add(controlLimits, wanted, Absent, err.Error(), "")
 		return
@@ -90,7 +90,7 @@ type boundary struct {
 	value    uint64
 }
 
-func boundaries(fileSize uint64, memory int64) []boundary {
+func boundaries(fileSize uint64, memory int64, userNamespace bool) []boundary {
 	all := []boundary{
 		{"descriptors", unix.RLIMIT_NOFILE, maxDescriptors}, {"file size", unix.RLIMIT_FSIZE, fileSize}, {"message queues", unix.RLIMIT_MSGQUEUE, 0},
 	}
@@ -101,7 +101,7 @@ func boundaries(fileSize uint64, memory int64) []boundary {
 	}
 	// Outside of a user namespace the kernel counts the threads of everybody who
 	// has the same uid: there the control group bounds them, or nothing.
-	if inUserNamespace() {
+	if userNamespace {
 		all = append(all, boundary{"threads", unix.RLIMIT_NPROC, maxThreads})
 	}
 	return all

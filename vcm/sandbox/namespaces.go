@@ -20,15 +20,28 @@ const (
 // wholeRange is uid_map of a process in the first user namespace.
 const wholeRange = "0 0 4294967295"
 
-func uidMap() string {
-	p, err := os.ReadFile("/proc/self/uid_map")
+// uidMap is the process's uid_map, "" where there is none.
+type uidMap string
+
+func readUIDMap() uidMap {
+	p, err := readFile("/proc/self/uid_map")
 	if err != nil {
 		return ""
 	}
-	return strings.Join(strings.Fields(string(p)), " ")
+	return uidMap(strings.Join(strings.Fields(string(p)), " "))
 }
 
-func inUserNamespace() bool { m := uidMap(); return m != "" && m != wholeRange }
+// own reports whether the process is in a user namespace of its own.
+func (m uidMap) own() bool { return m != "" && m != wholeRange }
+
+// outside is the process's uid as the host sees it.
+func (m uidMap) outside() string {
+	f := strings.Fields(string(m))
+	if !m.own() || len(f) != 3 {
+		return strconv.Itoa(os.Getuid())
+	}
+	return f[1]
+}
 
 func (r *Report) prove(name, wanted string, ok bool, reason, proof string) {
 	if ok {
@@ -41,9 +54,8 @@ func (r *Report) prove(name, wanted string, ok bool, reason, proof string) {
 const notGiven = "the launcher did not give one, or the kernel refused it"
 
 // proveNamespaces looks around from inside the namespaces the launcher made.
-func (r *Report) proveNamespaces(c census, i vcmcontrol.Isolation) {
-	m := uidMap()
-	r.prove(controlUser, "a user namespace of its own", m != "" && m != wholeRange, notGiven, "uid_map = "+m)
+func (r *Report) proveNamespaces(c census, m uidMap, i vcmcontrol.Isolation) {
+	r.prove(controlUser, "a user namespace of its own", m.own(), notGiven, "uid_map = "+string(m))
 	pid, ppid := os.Getpid(), os.Getppid()
 	r.prove(controlPID, "no other process is visible", pid == 1 && ppid == 0, notGiven, fmt.Sprintf("getpid = %d, getppid = %d", pid, ppid))
 	r.proveNetwork(c)
@@ -91,10 +103,10 @@ func reach(listener int) error {
 }
 
 // proveHost looks at what only a privileged launcher can give.
-func (r *Report) proveHost(i vcmcontrol.Isolation) {
+func (r *Report) proveHost(m uidMap, i vcmcontrol.Isolation) {
 	var st unix.Stat_t
 	err := unix.Fstat(vcmcontrol.DataDirFD, &st)
-	outside := outsideUID()
+	outside := m.outside()
 	// The data directory belongs to the uid, so the VCM's own files do; that no
 	// other VCM has the uid is the launcher's word.
 	own := i.DistinctUID && err == nil && int(st.Uid) == os.Getuid() && outside != "0" && outside != ""
@@ -110,16 +122,6 @@ func (r *Report) proveHost(i vcmcontrol.Isolation) {
 	default:
 		r.add(controlCgroup, boundedBy, Enforced, "", i.Cgroup+": "+bounds)
 	}
-}
-
-// outsideUID is the process's uid as the host sees it.
-func outsideUID() string {
-	m := uidMap()
-	f := strings.Fields(m)
-	if m == wholeRange || len(f) != 3 {
-		return strconv.Itoa(os.Getuid())
-	}
-	return f[1]
 }
 
 // proveSecretMemory makes a page that not even the kernel has mapped.

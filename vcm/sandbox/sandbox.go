@@ -33,6 +33,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
@@ -168,14 +170,17 @@ func (d *Door) Enter(cfg Config) (Report, error) {
 	if err := d.census.matches(cfg.Listeners); err != nil {
 		return Report{}, err
 	}
-	d.statm, _ = os.Open("/proc/self/statm") // without, Memory asks the runtime
+	if fd, err := unix.Open("/proc/self/statm", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		d.statm = os.NewFile(uintptr(fd), "statm") // without, Memory asks the runtime
+	}
 	filters, done := filterCount()
 	defer done()
 	r := &d.report
+	uids := readUIDMap()
 	r.proveDumps()
-	r.limit(cfg)
-	r.proveNamespaces(d.census, cfg.Isolation)
-	r.proveHost(cfg.Isolation)
+	r.limit(cfg, uids)
+	r.proveNamespaces(d.census, uids, cfg.Isolation)
+	r.proveHost(uids, cfg.Isolation)
 	r.proveSecretMemory()
 	r.changeRoot(cfg)
 	r.dropCapabilities()

@@ -1,8 +1,8 @@
 package sandbox
 
 import (
+	"bytes"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -78,12 +78,12 @@ func guarded() []rule {
 
 // admission is the first filter: everything is refused but what a vcmd does.
 func admission() policy {
-	return policy{matched: answerAllow, otherwise: answerRefuse, rules: append(always(allowed()), guarded()...)}
+	return policy{matched: answerAllow, otherwise: answerRefuse, rules: rules(allowed(), guarded()...)}
 }
 
 // sentence is the second one: some of what was refused is the end.
 func sentence() policy {
-	return policy{matched: answerKill, otherwise: answerAllow, rules: always(append(deadly(), unix.SYS_SECCOMP))}
+	return policy{matched: answerKill, otherwise: answerAllow, rules: rules(append(deadly(), unix.SYS_SECCOMP))}
 }
 
 // filterSyscalls loads both filters and makes the attempts between them.
@@ -167,19 +167,22 @@ func syscallAttempts() []syscallAttempt {
 // filterCount returns a function that counts the filters in force, -1 where the
 // kernel does not say; done closes what it reads.
 func filterCount() (count func() int, done func()) {
-	f, err := os.Open("/proc/self/status")
+	fd, err := unix.Open("/proc/self/status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return func() int { return -1 }, func() {}
 	}
 	return func() int {
 		var buf [8192]byte
-		n, _ := f.ReadAt(buf[:], 0) // EOF is expected
-		_, rest, found := strings.Cut(string(buf[:n]), "\nSeccomp_filters:")
-		line, _, _ := strings.Cut(rest, "\n")
-		count, err := strconv.Atoi(strings.TrimSpace(line))
+		n, err := unix.Pread(fd, buf[:], 0)
+		if err != nil {
+			return -1
+		}
+		_, rest, found := bytes.Cut(buf[:n], []byte("\nSeccomp_filters:"))
+		line, _, _ := bytes.Cut(rest, []byte("\n"))
+		count, err := strconv.Atoi(string(bytes.TrimSpace(line)))
 		if !found || err != nil {
 			return -1
 		}
 		return count
-	}, func() { _ = f.Close() }
+	}, func() { _ = unix.Close(fd) }
 }
