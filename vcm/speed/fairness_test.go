@@ -59,7 +59,7 @@ func TestAHostileVCMTakesNoMoreThanItsShare(t *testing.T) {
 	var all sync.WaitGroup
 	for _, v := range honest {
 		ceilings += float64(v.speed.Ceiling)
-		l := speed.New(open(t, u, v.speed), 0)
+		l := speed.New(open(t, u, v.speed), v.speed.Ceiling, 0)
 		all.Go(func() { _ = l.Run(ctx) })
 		for range 16 {
 			all.Go(func() {
@@ -118,7 +118,7 @@ func TestAModestVCMDoesNotWait(t *testing.T) {
 		time.Sleep(answer)
 		return hsmapi.Leased{Tokens: n}, nil
 	}}
-	l := speed.New(slow, 0)
+	l := speed.New(slow, 200, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	var run sync.WaitGroup
 	run.Go(func() { _ = l.Run(ctx) })
@@ -156,7 +156,7 @@ func TestAUsedUpRatingIsNotAskedForTokenByToken(t *testing.T) {
 		given += n
 		return hsmapi.Leased{Tokens: n, Retry: 5}, nil
 	}
-	l := speed.New(unit, 0)
+	l := speed.New(unit, 200, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	all.Go(func() { _ = l.Run(ctx) })

@@ -23,8 +23,11 @@ const (
 	// mostLeased bounds what one lease asks for: what is leased and not used is
 	// lost to the others.
 	mostLeased = 1024
-	// leastLeased is what a VCM has in reserve that hardly vends.
-	leastLeased = 8
+	// reserved is for how long at its ceiling a VCM has tokens in reserve. To one
+	// that vends far less it lasts while a busy machine keeps the unit waiting.
+	reserved = time.Second / 50
+	// leastLeased is the smallest reserve.
+	leastLeased = 4
 	// span is what a lease should last for: some times the unit's answer on a
 	// busy machine.
 	span = 50 * time.Millisecond
@@ -47,6 +50,7 @@ type Lessor interface {
 type Limiter struct {
 	from     Lessor
 	patience time.Duration
+	least    int64 // of a lease
 	left     atomic.Int64
 	waiting  atomic.Int64  // callers that found nothing left
 	silent   atomic.Bool   // the unit did not answer the last lease
@@ -58,13 +62,18 @@ type Limiter struct {
 	again   time.Time     // before that the unit has no more
 }
 
-// New returns a limiter. patience 0 is DefaultPatience.
-func New(from Lessor, patience time.Duration) *Limiter {
+// New returns a limiter of a VCM that may issue ceiling tokens a second, 0 for any
+// number. patience 0 is DefaultPatience.
+func New(from Lessor, ceiling int, patience time.Duration) *Limiter {
 	if patience == 0 {
 		patience = DefaultPatience
 	}
 	l := &Limiter{from: from, patience: patience, leasing: make(chan struct{}, 1), low: make(chan struct{}, 1)}
-	l.want.Store(leastLeased)
+	l.least = mostLeased / 4
+	if ceiling > 0 {
+		l.least = min(max(leastLeased, int64(ceiling)*int64(reserved)/int64(time.Second)), mostLeased)
+	}
+	l.want.Store(l.least)
 	return l
 }
 
@@ -209,7 +218,7 @@ func (l *Limiter) lease(ctx context.Context) (granted bool, pause time.Duration,
 	} else if lasted < span {
 		l.want.Store(min(2*want, mostLeased))
 	} else {
-		l.want.Store(max(want/2, leastLeased))
+		l.want.Store(max(want/2, l.least))
 	}
 	if got.Tokens < 1 {
 		return false, pause, nil

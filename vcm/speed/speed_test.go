@@ -38,7 +38,7 @@ func (l *lessor) Lease(_ context.Context, tokens int) (hsmapi.Leased, error) {
 func TestAnUnlimitedVCMHardlyAsks(t *testing.T) {
 	t.Parallel()
 	unit := &lessor{answer: func(n int) (hsmapi.Leased, error) { return hsmapi.Leased{Tokens: n}, nil }}
-	l := speed.New(unit, 0)
+	l := speed.New(unit, 200, 0)
 	const tokens = 10_000
 	for range tokens {
 		if err := l.Take(t.Context()); err != nil {
@@ -61,7 +61,7 @@ func TestNoTokenIsTakenTwice(t *testing.T) {
 		}
 		return hsmapi.Leased{Tokens: n}, nil
 	}}
-	l := speed.New(unit, 200*time.Millisecond)
+	l := speed.New(unit, 200, 200*time.Millisecond)
 	var taken atomic.Int64
 	var callers sync.WaitGroup
 	for range 16 {
@@ -80,7 +80,7 @@ func TestNoTokenIsTakenTwice(t *testing.T) {
 func TestWaitingIsBounded(t *testing.T) {
 	t.Parallel()
 	empty := &lessor{answer: func(int) (hsmapi.Leased, error) { return hsmapi.Leased{Retry: 5}, nil }}
-	l := speed.New(empty, 50*time.Millisecond)
+	l := speed.New(empty, 200, 50*time.Millisecond)
 	var callers sync.WaitGroup
 	began := time.Now()
 	for range 8 { // those who queue behind another, too
@@ -100,7 +100,7 @@ func TestWaitingIsBounded(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 	gone := &lessor{answer: func(int) (hsmapi.Leased, error) { return hsmapi.Leased{}, errors.New("gone") }}
-	if err := speed.New(gone, 0).Take(t.Context()); err == nil {
+	if err := speed.New(gone, 200, 0).Take(t.Context()); err == nil {
 		t.Error("without a unit")
 	}
 }
@@ -120,7 +120,7 @@ func (s stopped) Lease(ctx context.Context, tokens int) (hsmapi.Leased, error) {
 func TestASilentUnitIsNoUsedUpRating(t *testing.T) {
 	t.Parallel()
 	unit := stopped{make(chan struct{})}
-	l := speed.New(unit, 100*time.Millisecond)
+	l := speed.New(unit, 200, 100*time.Millisecond)
 	var callers sync.WaitGroup
 	for range 8 { // those who queue behind another, too
 		callers.Go(func() {
@@ -216,7 +216,7 @@ func TestSharesUnderSaturation(t *testing.T) {
 	var tills sync.WaitGroup
 	began := time.Now()
 	for i, s := range speeds {
-		l := speed.New(open(t, u, s), 0)
+		l := speed.New(open(t, u, s), s.Ceiling, 0)
 		for range 8 {
 			tills.Go(func() {
 				for l.Take(ctx) == nil {
@@ -246,7 +246,7 @@ func TestSharesUnderSaturation(t *testing.T) {
 }
 
 func BenchmarkTake(b *testing.B) {
-	l := speed.New(&lessor{answer: func(n int) (hsmapi.Leased, error) { return hsmapi.Leased{Tokens: n}, nil }}, 0)
+	l := speed.New(&lessor{answer: func(n int) (hsmapi.Leased, error) { return hsmapi.Leased{Tokens: n}, nil }}, 0, 0)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			if l.Take(b.Context()) != nil {
