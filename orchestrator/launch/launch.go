@@ -121,10 +121,13 @@ func New(cfg Config) (*Launcher, error) {
 	if Below(cfg.Floor, Plain) {
 		return nil, errkind.Errorf(errkind.Invalid, "isolation floor %q is none of %v", cfg.Floor, Levels())
 	}
-	f, err := os.Open(cfg.Path)
+	// Named, not read: a program that this user may not read is one whose processes
+	// the kernel keeps from him, too, although he owns their user namespaces.
+	path, err := unix.Open(cfg.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, errkind.Errorf(errkind.Invalid, "VCM program: %w", err)
+		return nil, errkind.Errorf(errkind.Invalid, "VCM program: %w", &os.PathError{Op: "open", Path: cfg.Path, Err: err})
 	}
+	f := os.NewFile(uintptr(path), cfg.Path)
 	defer f.Close()
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
 		return nil, errkind.Errorf(errkind.Invalid, "VCM program %s is not an executable file", cfg.Path)

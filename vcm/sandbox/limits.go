@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
 const (
@@ -41,7 +42,11 @@ func forbidDumps() error {
 	})
 }
 
-func (r *Report) proveDumps() {
+// proveDumps does not speak for who owns the user namespace, to whom the kernel
+// gives every privilege in it: with uids of their own VCMs belong to root's, else to
+// the orchestrator's user. From that one only a program keeps the process that this
+// user may not read.
+func (r *Report) proveDumps(m uidMap, i vcmcontrol.Isolation) {
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	var core unix.Rlimit
 	coreErr := unix.Getrlimit(unix.RLIMIT_CORE, &core)
@@ -49,8 +54,24 @@ func (r *Report) proveDumps() {
 	if err != nil || coreErr != nil || dumpable != 0 || core.Max != 0 {
 		got, reason = Absent, "the kernel still allows dumps"
 	}
-	r.add(controlDumpable, "no debugger of the same user, no core file", got, reason,
-		fmt.Sprintf("PR_GET_DUMPABLE = %d, core limit %d", dumpable, core.Max))
+	proof := fmt.Sprintf("PR_GET_DUMPABLE = %d, core limit %d", dumpable, core.Max)
+	if m.own() && !i.DistinctUID {
+		kept, err := "is not kept out", readProgram()
+		if err == unix.EACCES {
+			kept = "is kept out, too"
+		}
+		proof += fmt.Sprintf("; open of the program → %s: uid %s, which owns the user namespace, %s", outcome(err), m.outside(), kept)
+	}
+	r.add(controlDumpable, "no debugger without privilege, no core file", got, reason, proof)
+}
+
+// readProgram tries to read the program that this process runs.
+func readProgram() error {
+	fd, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return err
 }
 
 // limit sets what one process may take, and tries to exceed the file size.

@@ -177,7 +177,7 @@ func (d *Door) Enter(cfg Config) (Report, error) {
 	defer done()
 	r := &d.report
 	uids := readUIDMap()
-	r.proveDumps()
+	r.proveDumps(uids, cfg.Isolation)
 	r.limit(cfg, uids)
 	r.proveNamespaces(d.census, uids, cfg.Isolation)
 	r.proveHost(uids, cfg.Isolation)
