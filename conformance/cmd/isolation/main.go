@@ -164,7 +164,11 @@ func asNobody(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, undo()) }()
-	env = append(env, cores...)
+	unreadable, err := isolation.PrepareUnreadable(o.bin, dir)
+	if err != nil {
+		return err
+	}
+	env = append(append(env, cores...), unreadable...)
 	self, err := os.Open("/proc/self/exe") // nobody may not reach it by its path
 	if err != nil {
 		return err
