@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,8 +167,10 @@ func TestWriteThatArrivesAfterItsOutcomeWasRead(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			p.Next(records, etcdtest.Late, etcdtest.Late)
-			if _, err := e.Swap(within(t, 1200*time.Millisecond), id, rev, record(id, lifecycle.Starting)); !errkind.Is(err, errkind.Unavailable) {
+			p.Next(records, slices.Repeat([]etcdtest.Fate{etcdtest.Late}, 50)...)
+			ctx := within(t, 1200*time.Millisecond)
+			context.AfterFunc(ctx, func() { p.Next(records) }) // the network is well again
+			if _, err := e.Swap(ctx, id, rev, record(id, lifecycle.Starting)); !errkind.Is(err, errkind.Unavailable) {
 				t.Fatalf("without an answer: %v", err)
 			}
 			check := func(when string) {
@@ -178,7 +181,7 @@ func TestWriteThatArrivesAfterItsOutcomeWasRead(t *testing.T) {
 				}
 			}
 			check("given up")
-			if p.Release() != 2 {
+			if p.Release() < 2 {
 				t.Error("nothing was late")
 			}
 			check("after the late write")

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"sort"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
@@ -76,8 +78,7 @@ func Acquire(ctx context.Context, client *clientv3.Client, esn string, self Clai
 	}
 }
 
-// take writes the claim anew, and again until it knows that it did. ErrNotOwner
-// comes with the claim that is in the way.
+// take writes the claim anew. ErrNotOwner comes with the claim that is in the way.
 func (o *Ownership) take(ctx context.Context) (previous Claim, err error) {
 	select {
 	case o.taking <- struct{}{}:
@@ -85,55 +86,77 @@ func (o *Ownership) take(ctx context.Context) (previous Claim, err error) {
 	case <-ctx.Done():
 		return Claim{}, unavailable("claim unit "+o.esn, context.Cause(ctx))
 	}
-	err = persist(ctx, "claim unit "+o.esn, func(ctx context.Context) error {
-		there, err := o.tryTake(ctx)
-		if there.Run != o.self.Run { // or it is ours, by an attempt whose answer was lost
+	for {
+		there, rev, err := o.look(ctx)
+		if err != nil {
+			return there, err
+		}
+		if there.Run != o.self.Run { // or it is ours, by a renewal whose answer was lost
 			previous = there
 		}
-		return err
-	})
-	return previous, err
+		if err = o.replace(ctx, rev); !errors.Is(err, errMeanwhile) {
+			return previous, err
+		}
+	}
 }
 
-// tryTake is one attempt of take.
-func (o *Ownership) tryTake(ctx context.Context) (previous Claim, err error) {
-	resp, err := o.client.Get(ctx, o.key)
-	if err != nil {
-		return Claim{}, err
+// look reads the claim that there is.
+func (o *Ownership) look(ctx context.Context) (c Claim, rev int64, err error) {
+	var resp *clientv3.GetResponse
+	err = persist(ctx, "claim unit "+o.esn, func(ctx context.Context) (err error) {
+		resp, err = o.client.Get(ctx, o.key)
+		return err
+	})
+	if err != nil || len(resp.Kvs) == 0 {
+		return c, 0, err
 	}
-	var rev int64
-	if len(resp.Kvs) > 0 {
-		rev = resp.Kvs[0].ModRevision
-		if previous, err = parseClaim(resp.Kvs[0].Value); err != nil {
-			return Claim{}, err
-		}
-		if o.inTheWay(previous) {
-			return previous, ErrNotOwner
-		}
+	if c, err = parseClaim(resp.Kvs[0].Value); err == nil && o.inTheWay(c) {
+		err = ErrNotOwner
 	}
-	lease, err := o.client.Grant(ctx, int64(claimTTL/time.Second))
-	if err != nil {
-		return previous, err
-	}
+	return c, resp.Kvs[0].ModRevision, err
+}
+
+// replace puts our claim, under a lease of its own by which it is known, in the
+// place of the one at rev.
+func (o *Ownership) replace(ctx context.Context, rev int64) error {
 	value, err := json.Marshal(o.self)
 	if err != nil {
-		return previous, errkind.Errorf(errkind.Integrity, "claim: %w", err)
+		return errkind.Errorf(errkind.Internal, "claim: %w", err)
 	}
-	txn, err := o.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(o.key), "=", rev)).
-		Then(clientv3.OpPut(o.key, string(value), clientv3.WithLease(lease.ID))).
-		Commit()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	switch {
-	case err != nil:
-		o.unsure = true
-		return previous, err
-	case !txn.Succeeded:
-		return previous, errOnceMore // somebody was quicker, maybe a late attempt of our own
+	var lease *clientv3.LeaseGrantResponse
+	err = persist(ctx, "claim unit "+o.esn, func(ctx context.Context) (err error) {
+		lease, err = o.client.Grant(ctx, int64(claimTTL/time.Second))
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	o.rev, o.lease, o.unsure = txn.Header.Revision, lease.ID, false
-	return previous, nil
+	return persist(ctx, "claim unit "+o.esn, func(ctx context.Context) error {
+		txn, err := o.client.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(o.key), "=", rev)).
+			Then(clientv3.OpPut(o.key, string(value), clientv3.WithLease(lease.ID))).
+			Else(clientv3.OpGet(o.key)).
+			Commit()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		switch {
+		case errors.Is(err, rpctypes.ErrLeaseNotFound): // it took too long
+			return errMeanwhile
+		case err != nil:
+			o.unsure = true
+			return err
+		case txn.Succeeded:
+			o.rev = txn.Header.Revision
+		default:
+			kvs := txn.Responses[0].GetResponseRange().Kvs
+			if len(kvs) == 0 || kvs[0].Lease != int64(lease.ID) {
+				return errMeanwhile // somebody was quicker, maybe a late attempt of our own
+			}
+			o.rev = kvs[0].ModRevision
+		}
+		o.lease, o.unsure = lease.ID, false
+		return nil
+	})
 }
 
 // inTheWay reports whether c is a claim that this orchestrator must not replace:
@@ -173,18 +196,21 @@ func (o *Ownership) keep(ctx context.Context) {
 }
 
 func (o *Ownership) renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, claimTTL/4)
+	ctx, cancel := context.WithTimeout(ctx, claimTTL/2)
 	defer cancel()
 	o.mu.Lock()
 	lease, unsure := o.lease, o.unsure
 	o.mu.Unlock()
 	if !unsure {
-		if resp, err := o.client.KeepAliveOnce(ctx, lease); err == nil && resp.TTL > 0 {
-			return nil
+		err := persist(ctx, "renew the claim on unit "+o.esn, func(ctx context.Context) error {
+			_, err := o.client.KeepAliveOnce(ctx, lease)
+			return err
+		})
+		if err == nil || !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return err
 		}
 	}
-	// The lease is gone, or is not the claim's, or the store is out of reach: take
-	// tells which.
+	// The lease is gone, or is not the claim's.
 	_, err := o.take(ctx)
 	return err
 }

@@ -24,8 +24,13 @@ const (
 	lastPause     = 250 * time.Millisecond
 )
 
-// errOnceMore is why an attempt that failed is worth another one at once.
-var errOnceMore = errors.New("the claim on the unit changed meanwhile")
+// What an attempt may find: a claim that is ours under another revision, one that
+// is not what was read before, and none.
+var (
+	errOnceMore  = errors.New("the claim was renewed meanwhile")
+	errMeanwhile = errors.New("the claim changed meanwhile")
+	errLapsed    = errors.New("the claim has lapsed")
+)
 
 // persist calls fn until it succeeds, fails for good or ctx ends. Errors that say
 // nothing else have kind Unavailable.

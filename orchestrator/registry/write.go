@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"github.com/google/uuid"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -56,11 +57,18 @@ type write struct {
 // write repeats w until its outcome is known or ctx ends. All attempts are the one
 // write: at most one of them can meet the record at w.rev.
 func (e *Etcd) write(ctx context.Context, id string, w *write) (rev Rev, err error) {
-	err = persist(ctx, "write VCM "+id, func(ctx context.Context) (err error) {
-		rev, err = e.attempt(ctx, w)
-		return err
-	})
-	return rev, err
+	for {
+		err = persist(ctx, "write VCM "+id, func(ctx context.Context) (err error) {
+			rev, err = e.attempt(ctx, w)
+			return err
+		})
+		if !errors.Is(err, errLapsed) {
+			return rev, err
+		}
+		if _, err := e.claim.take(ctx); err != nil {
+			return 0, err
+		}
+	}
 }
 
 func (e *Etcd) attempt(ctx context.Context, w *write) (Rev, error) {
@@ -81,11 +89,8 @@ func (e *Etcd) attempt(ctx context.Context, w *write) (Rev, error) {
 	if rev, ok := w.happened(record); ok {
 		return rev, nil
 	}
-	if len(claim) == 0 { // it lapsed
-		if _, err := e.claim.take(ctx); err != nil {
-			return 0, err
-		}
-		return 0, errOnceMore
+	if len(claim) == 0 {
+		return 0, errLapsed
 	}
 	if claim[0].ModRevision == fence {
 		return 0, ErrConflict
