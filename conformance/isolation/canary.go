@@ -28,7 +28,7 @@ import (
 // management centre. As root it sees what the kernel shows to root; as nobody what
 // somebody with the platform's own uid sees.
 func (s *Suite) canary(ctx context.Context) (err error) {
-	p, err := open(ctx, s.hostile, s.dir("canary"), s.log, "--isolation-floor", "process")
+	p, err := open(ctx, s.hostile, s.dir("canary"), s.log, "--isolation-floor", "process", "--orphan-grace", "1s")
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,10 @@ func (s *Suite) kills(ctx context.Context) (err error) {
 	loads.Go(func() { errA = booksA.vend(load, a, ofA, 20*time.Second) })
 	loads.Go(func() { errB = booksB.till(load, b, ofB) })
 	slowest, err := p.killAgain(ctx, va.process, vb.process, rounds, &booksA)
+	var back time.Duration
+	if err == nil {
+		back, err = s.orchestratorKilled(ctx, p, &booksA, &booksB)
+	}
 	stop()
 	loads.Wait()
 	if err = errors.Join(err, errA, errB); err != nil {
@@ -65,6 +69,58 @@ func (s *Suite) kills(ctx context.Context) (err error) {
 	s.kept(ctx, &booksB, b, ofB)
 	s.print("isolation: %d × kill -9 of A: back within %s; A issued %d tokens, %d of them fetched after a kill, each is kept, unique and accepted by its meter; B issued %d without an error, the slowest call %s\n",
 		rounds, slowest.Round(time.Millisecond), booksA.tokens(), booksA.fetched(), booksB.tokens(), booksB.slowest().Round(time.Millisecond))
+	s.print("isolation: kill -9 of orchestratord: both serve on in the same processes; %s later the next one has taken them over (at length: conformance/crash); hsmd is the hardware: with it VCMs go and come\n",
+		back.Round(time.Millisecond))
+	return nil
+}
+
+// orchestratorKilled kills the orchestrator while both vend: their processes stay,
+// and the next orchestrator knows them.
+func (s *Suite) orchestratorKilled(ctx context.Context, p *platform, a, b *book) (back time.Duration, err error) {
+	before := p.VCMs()
+	p.Kill(p.orchestrator)
+	killed := time.Now()
+	for _, v := range []*book{a, b} {
+		if err := p.awaitAlone(ctx, func() bool { return v.since(killed) }); err != nil {
+			s.hole("kills: without an orchestrator a VCM does not serve on: %v", err)
+		}
+	}
+	if err := p.Restart(p.orchestrator); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	err = errors.New("not asked")
+	for end := began.Add(30 * time.Second); err != nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		err = p.provider(ctx, func(h *rig.Hosting) error {
+			all, err := h.ListVcms(ctx, true)
+			if err == nil && len(all) != len(before) {
+				err = fmt.Errorf("%d VCMs are active instead of %d", len(all), len(before))
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return 0, fmt.Errorf("the next orchestrator: %w", err)
+	}
+	for _, v := range before {
+		if !v.Alive() {
+			s.hole("kills: process %d of a VCM has ended with the orchestrator or by the next one", v.PID)
+		}
+	}
+	return time.Since(began), nil
+}
+
+// awaitAlone waits while the orchestrator is not there.
+func (p *platform) awaitAlone(ctx context.Context, ready func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for !ready() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 	return nil
 }
 
