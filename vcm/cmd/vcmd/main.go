@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -40,17 +41,21 @@ const (
 func main() { os.Exit(run()) }
 
 func run() int {
+	// A start is one thing after the other: on more processors it would do no more
+	// at a time, but wake threads for each turn, and all of them enter the sandbox.
+	procs := runtime.GOMAXPROCS(1)
 	var level slog.LevelVar
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
-	if err := live(&level, log); err != nil {
+	if err := live(&level, log, procs); err != nil {
 		log.Error("vcmd ends", "err", err)
 		return errkind.Of(err).ExitCode()
 	}
 	return 0
 }
 
-// live is the whole life of the process. nil means that it was told to end.
-func live(level *slog.LevelVar, log *slog.Logger) error {
+// live is the whole life of the process, on procs processors once it serves. nil
+// means that it was told to end.
+func live(level *slog.LevelVar, log *slog.Logger, procs int) error {
 	door, err := sandbox.Begin()
 	if err != nil {
 		return fmt.Errorf("sandbox: %w", err)
@@ -79,6 +84,9 @@ func live(level *slog.LevelVar, log *slog.Logger) error {
 	defer m.end(log)
 	c.serves(m)
 	c.reportReady(m.ready)
+	runtime.Gosched() // until the report is on its way
+	runtime.GOMAXPROCS(procs)
+	m.services.run("host keys", m.checkKeys)
 	log.Info("VCM is ready", "module", m.ready.ModuleID, "isolation", m.ready.Level)
 	return m.live(ctx, c, log)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"log/slog"
 	"os"
 	"time"
@@ -38,7 +39,8 @@ type partition struct {
 	clock   *clock.Offset
 	store   *store.Store
 	log     *auditlog.Log
-	hosts   map[string]ssh.Signer // host keys, by service
+	hosts   map[string]ssh.Signer         // host keys, by service
+	private map[string]ed25519.PrivateKey // of those and of the log
 }
 
 // openPartition takes the key from hsmd, opens the store with it and lets go of
