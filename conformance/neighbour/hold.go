@@ -3,23 +3,22 @@ package neighbour
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Hold keeps n connections to address open that say nothing, and opens those
-// again that are closed on it, until in ends. It prints how many are open when
+// Hold keeps n connections to address open that shake hands and say nothing more,
+// and opens those again that are closed on it, until in ends. It prints how many are open when
 // all have been tried once, and in the end how many were and how many had been
 // opened.
 //
@@ -50,8 +49,10 @@ func Hold(address string, n int, in io.Reader, out io.Writer) error {
 				if c, err := d.DialContext(ctx, "tcp", address); err == nil {
 					open.Add(1)
 					opened.Add(1)
-					once()
 					stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+					// Who it is does not matter here.
+					_ = tls.Client(c, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx)
+					once()
 					_, _ = c.Read(make([]byte, 1)) // until it is closed
 					stop()
 					_ = c.Close()
@@ -74,26 +75,6 @@ func Hold(address string, n int, in io.Reader, out io.Writer) error {
 	wg.Wait()
 	_, err := fmt.Fprintf(out, "%d %d\n", open.Load(), opened.Load())
 	return err
-}
-
-// StartElsewhere starts a client that in truth runs on another machine: it gets
-// the processor only when nobody else wants it.
-func StartElsewhere(cmd *exec.Cmd) error {
-	// A session of its own, which is what the kernel's automatic groups go by:
-	// within one, a priority says nothing to those outside of it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	err := syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, 19)
-	group := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", cmd.Process.Pid), []byte("19"), 0)
-	if err == nil && !errors.Is(group, fs.ErrNotExist) { // no such groups in this kernel
-		err = group
-	}
-	if err != nil {
-		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
-	}
-	return nil
 }
 
 // Holder is a process that holds connections.

@@ -1,76 +1,123 @@
 // Package neighbour measures what the clients of a VCM notice of another VCM on
 // the same unit.
+//
+// The till that vends at the quiet VCM, and the clients of the noisy one, run in
+// processes of their own. The till has the processor before everybody else, so
+// that its own waiting is not mistaken for the VCM's; the others have what nobody
+// else wants, because in truth they run on another machine.
 package neighbour
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/conformance/vending"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/gen/prismtoken1"
 )
 
-// Till vends one token after another, with pauses as a shop has them.
-type Till struct {
-	Client *vending.Client
-	Meters []*prismtoken1.MeterConfigIn
+// tills is how many connections share the calls: a slow answer shall not keep
+// the next call from being made, and so from being measured.
+const tills = 4
 
-	next int
+// Till vends at moments that do not depend on the answers: one call in each
+// Every, at a random moment of it, so that no rhythm of the machine is met always
+// or never.
+type Till struct {
+	Server         vending.Config
+	User, Password string
+	Meters         []*prismtoken1.MeterConfigIn
+	Every          time.Duration
+
+	clients []*vending.Client
+	next    atomic.Int64
 }
 
-// pause is short for a shop, so that a few seconds tell the slowest of a hundred calls.
-const pause = 3 * time.Millisecond
-
-// Vend vends until ctx ends. A call that fails is an error.
-func (t *Till) Vend(ctx context.Context) (Latency, error) {
-	var took []time.Duration
-	for ctx.Err() == nil {
-		meter := t.Meters[t.next%len(t.Meters)]
-		t.next++
-		began := time.Now()
-		// Not of ctx: the last call is let end.
-		tokens, err := t.Client.API.IssueCreditToken(context.WithoutCancel(ctx), vending.MessageID(), t.Client.Token, meter, 0, 10, 0, 0)
-		if err == nil && len(tokens) == 0 {
-			err = errors.New("no token")
-		}
+// SignIn connects.
+func (t *Till) SignIn(ctx context.Context) error {
+	for range tills {
+		c, err := vending.Dial(ctx, t.Server)
 		if err != nil {
-			return Latency{}, fmt.Errorf("token %d of the quiet VCM: %w", len(took), vending.Error("issue", err))
+			return err
 		}
-		took = append(took, time.Since(began))
-		time.Sleep(pause)
+		t.clients = append(t.clients, c)
+		if len(t.clients) == 1 {
+			if err := c.SignIn(ctx, t.User, t.Password); err != nil {
+				return err
+			}
+		}
+		c.Token = t.clients[0].Token
 	}
-	return summary(took), nil
+	return nil
+}
+
+// Close hangs up.
+func (t *Till) Close() {
+	for _, c := range t.clients {
+		_ = c.Close()
+	}
+}
+
+// Vend vends for so long and returns how long each call took, counted from when
+// it was due if an answer that came late kept it from being made. A call that
+// fails is an error.
+func (t *Till) Vend(ctx context.Context, lasts time.Duration) ([]time.Duration, error) {
+	began := time.Now()
+	calls := int(lasts / t.Every)
+	took := make([]time.Duration, calls)
+	errs := make([]error, len(t.clients))
+	var all sync.WaitGroup
+	for w, c := range t.clients {
+		all.Go(func() {
+			for i := w; i < calls && ctx.Err() == nil && errs[w] == nil; i += len(t.clients) {
+				due := began.Add(time.Duration(i)*t.Every + rand.N(t.Every))
+				if wait := time.Until(due); wait > 0 {
+					time.Sleep(wait)
+					due = time.Now()
+				}
+				meter := t.Meters[int(t.next.Add(1))%len(t.Meters)]
+				tokens, err := c.API.IssueCreditToken(ctx, vending.MessageID(), c.Token, meter, 0, 10, 0, 0)
+				if err == nil && len(tokens) == 0 {
+					err = errors.New("no token")
+				}
+				if err != nil {
+					errs[w] = fmt.Errorf("token %d of the quiet VCM: %w", i, vending.Error("issue", err))
+				}
+				took[i] = time.Since(due)
+			}
+		})
+	}
+	all.Wait()
+	return took, errors.Join(append(errs, ctx.Err())...)
 }
 
 // Latency sums up what a till saw.
 type Latency struct {
-	Calls         int
-	P50, P99, Max time.Duration
+	Calls              int
+	P50, P90, P99, Max time.Duration
 }
 
-func summary(took []time.Duration) Latency {
+// Summary sums up.
+func Summary(took []time.Duration) Latency {
 	n := len(took)
 	if n == 0 {
 		return Latency{}
 	}
-	slices.Sort(took)
-	return Latency{Calls: n, P50: took[n/2], P99: took[min(n-1, n*99/100)], Max: took[n-1]}
+	took = slices.Sorted(slices.Values(took))
+	at := func(percent int) time.Duration { return took[min(n-1, n*percent/100)] }
+	return Latency{Calls: n, P50: at(50), P90: at(90), P99: at(99), Max: took[n-1]}
 }
 
 // Over is the ratio of the 99th percentiles.
 func (l Latency) Over(alone Latency) float64 { return float64(l.P99) / float64(max(alone.P99, 1)) }
 
 func (l Latency) String() string {
-	return fmt.Sprintf("%d tokens, p50 %.2f ms, p99 %.2f ms, max %.2f ms", l.Calls, ms(l.P50), ms(l.P99), ms(l.Max))
+	return fmt.Sprintf("%d tokens, p50 %.2f ms, p90 %.2f ms, p99 %.2f ms, max %.2f ms", l.Calls, ms(l.P50), ms(l.P90), ms(l.P99), ms(l.Max))
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// Beyond reports whether l is out of proportion even for a machine on which other
-// tests run. The budget is a ratio of 2; what is printed tells on an idle one.
-func (l Latency) Beyond(alone Latency) bool {
-	return l.P99 > 250*time.Millisecond && l.Over(alone) > 40
-}
