@@ -32,8 +32,11 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
 // Start starts a daemon; its output is appended to a log file.
 func (r *Rig) Start(role Role, tool string, args ...string) (*Daemon, error) {
-	d := &Daemon{Name: tool, args: args}
 	fmt.Fprintf(r.out, "%s$ %s &\n", role, r.display(tool, args))
+	if tool == "orchestratord" && !slices.Contains(args, "--orphan-grace") {
+		args = append(slices.Clone(args), "--orphan-grace", OrphanGrace.String())
+	}
+	d := &Daemon{Name: tool, args: args}
 	if err := r.launch(d); err != nil {
 		return nil, err
 	}

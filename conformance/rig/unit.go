@@ -46,8 +46,7 @@ func (r *Rig) Unit(ctx context.Context, orchestratorFlags ...string) (hsmd, orch
 		return nil, nil, err
 	}
 	args := append([]string{"run", "--state", r.Path("platform"), "--hsm-socket", socket,
-		"--vcmd", filepath.Join(r.bin, "vcmd"), "--network", r.Network(),
-		"--orphan-grace", OrphanGrace.String()}, orchestratorFlags...)
+		"--vcmd", filepath.Join(r.bin, "vcmd"), "--network", r.Network()}, orchestratorFlags...)
 	orchestratord, err = r.Start(Provider, "orchestratord", args...)
 	if err != nil {
 		return nil, nil, err

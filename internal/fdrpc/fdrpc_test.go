@@ -142,3 +142,56 @@ func TestPeerCredentialsOverAPath(t *testing.T) {
 		t.Errorf("peer = %+v, %v", p, err)
 	}
 }
+
+// An answer to whoever had the socket before is nobody's.
+func TestSocketTakenOver(t *testing.T) {
+	t.Parallel()
+	here, there, err := fdrpc.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := here.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := fdrpc.FromFile(there)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, release := make(chan string, 2), make(chan struct{})
+	server := fdrpc.New(peer, func(_ context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
+		asked <- r.Method
+		if r.Method == "old" {
+			<-release
+		}
+		return fdrpc.Reply{Body: r.Method}, nil
+	})
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	owned.Go(func() { _ = server.Run(t.Context()) })
+	old := fdrpc.New(here, nil)
+	owned.Go(func() { _ = old.Run(t.Context()) })
+	gone := make(chan error)
+	go func() { gone <- old.Ask(t.Context(), "old", nil, nil) }()
+	<-asked
+	old.Close()
+	if err := <-gone; !errkind.Is(err, errkind.Unavailable) {
+		t.Errorf("the one before: %v", err)
+	}
+	uc, err := fdrpc.FromFile(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := fdrpc.New(uc, nil).From(1 << 28)
+	owned.Go(func() { _ = next.Run(t.Context()) })
+	defer server.Close()
+	defer next.Close()
+	close(release) // the late answer comes first
+	for range 3 {
+		var answer string
+		if err := next.Ask(t.Context(), "new", nil, &answer); err != nil || answer != "new" {
+			t.Fatalf("%q, %v", answer, err)
+		}
+		<-asked
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"reflect"
@@ -134,6 +135,48 @@ func TestPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 	if err := <-done; err != nil && !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("run: %v", err)
 	}
+}
+
+// A peer that is silent for long is no reason to end a connection that is to last.
+func TestLastingConnectionBearsASilentPeer(t *testing.T) {
+	t.Parallel()
+	bare, c, done := serve(t, func(context.Context, *Conn, Request) (Reply, error) {
+		return Reply{Body: strings.Repeat("x", MaxPacket/2)}, nil
+	})
+	c.Lasting()
+	// More answers than the socket holds.
+	for id := 1; id <= 20; id++ {
+		if _, err := fmt.Fprintf(bare, `{"id":%d,"method":"m"}`, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("it ended: %v", err)
+	case <-time.After(writeTimeout + time.Second):
+	}
+	read := func() (m message) {
+		t.Helper()
+		p := make([]byte, MaxPacket)
+		_ = bare.SetReadDeadline(time.Now().Add(3 * writeTimeout))
+		n, err := bare.Read(p)
+		if err == nil {
+			m, err = decode(p[:n], 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	if _, err := bare.Write([]byte(`{"id":99,"method":"last"}`)); err != nil {
+		t.Fatal(err)
+	}
+	for range 22 {
+		if read().ID == 99 {
+			return
+		}
+	}
+	t.Error("the last call has no answer")
 }
 
 func TestLongErrorFitsAPacket(t *testing.T) {

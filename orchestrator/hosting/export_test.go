@@ -2,8 +2,21 @@ package hosting
 
 import "github.com/tesserae-hsm/tesserae/orchestrator/network"
 
-// Kill ends the host as the death of its process does: its VCMs' processes end
-// and no record changes.
+// PID is the process of a VCM that serves, 0 if there is none.
+func PID(h *Host, uuid string) int {
+	v, err := h.find(uuid)
+	if err != nil {
+		return 0
+	}
+	p, ok := v.process()
+	if !ok {
+		return 0
+	}
+	return p.PID()
+}
+
+// Kill ends the host as the death of its process and of who keeps VCMs does: their
+// processes end and no record changes.
 func Kill(h *Host) {
 	h.cancel(nil)
 	h.owned.Wait()

@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/hsm/device"
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
@@ -42,6 +43,7 @@ import (
 // The test binary, run again as vcmd, is the VCM: it serves nothing and stops
 // when it is told to.
 func TestMain(m *testing.M) {
+	launch.ServeForker()
 	etcdtest.Main()
 	if strings.HasPrefix(os.Args[0], "vcmd ") {
 		os.Exit(child())
@@ -54,11 +56,30 @@ func child() int {
 	if err != nil {
 		return 3
 	}
-	stop, started := make(chan struct{}), make(chan struct{})
+	stop, started, ready := make(chan struct{}), make(chan vcmcontrol.Start, 1), make(chan struct{})
+	var start vcmcontrol.Start
 	conn := fdrpc.New(uc, func(_ context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
 		switch r.Method {
 		case vcmcontrol.MethodStart:
-			close(started)
+			if err := r.Decode(&start); err != nil {
+				return fdrpc.Reply{}, err
+			}
+			started <- start
+		case vcmcontrol.MethodHello:
+			select {
+			case <-ready:
+			default:
+				return fdrpc.Reply{}, errkind.Errorf(errkind.Unavailable, "the VCM has not started yet")
+			}
+			reply := fdrpc.Reply{Body: vcmcontrol.Ready{Level: launch.Plain}}
+			for _, l := range start.Listeners {
+				fd, err := unix.FcntlInt(uintptr(l.FD), unix.F_DUPFD_CLOEXEC, 0)
+				if err != nil {
+					return fdrpc.Reply{}, err
+				}
+				reply.Files = append(reply.Files, os.NewFile(uintptr(fd), l.Service))
+			}
+			return reply, nil
 		case vcmcontrol.MethodStats:
 			return fdrpc.Reply{Body: vcmcontrol.Stats{Memory: 1}}, nil
 		case vcmcontrol.MethodMode:
@@ -75,6 +96,10 @@ func child() int {
 	if _, err := hsmapi.NewChannel(os.NewFile(vcmcontrol.DeviceFD, "device")); err != nil {
 		return 4
 	}
+	if strings.HasPrefix(start.Name, "slow") {
+		time.Sleep(2 * time.Second)
+	}
+	close(ready)
 	if _, err := conn.Call(context.Background(), vcmcontrol.MethodReady, vcmcontrol.Ready{Level: launch.Plain}, nil); err != nil {
 		return 5
 	}

@@ -272,7 +272,8 @@ func gone(t *testing.T, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		p, err := os.ReadFile("/proc/" + itoa(pid) + "/stat")
-		if err != nil || strings.Contains(string(p), ") Z ") {
+		threads, _ := os.ReadDir("/proc/" + itoa(pid) + "/task")
+		if err != nil || strings.Contains(string(p), ") Z ") && len(threads) <= 1 {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -118,6 +118,9 @@ type Launcher struct {
 // New opens the binary. The caller closes the Launcher. From then on no
 // descriptor that this process inherited is passed on to a child by accident.
 func New(cfg Config) (*Launcher, error) {
+	if os.Args[0] == forkerName { // or each would start the next
+		return nil, errkind.Errorf(errkind.Internal, "the main of %s does not begin with ServeForker", cfg.Forker)
+	}
 	if Below(cfg.Floor, Plain) {
 		return nil, errkind.Errorf(errkind.Invalid, "isolation floor %q is none of %v", cfg.Floor, Levels())
 	}

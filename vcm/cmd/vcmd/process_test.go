@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -27,6 +28,7 @@ var starting sync.Mutex
 type process struct {
 	t      testing.TB
 	cmd    *exec.Cmd
+	here   *net.UnixConn
 	conn   *fdrpc.Conn
 	ready  chan vcmcontrol.Ready
 	failed chan vcmcontrol.Failed
@@ -91,7 +93,7 @@ func (r *rig) spawn(extra ...*os.File) *process {
 		Path: vcmd, Args: []string{"vcmd"}, Env: []string{}, Dir: "/", Stderr: p.stderr, SysProcAttr: &attr,
 		ExtraFiles: append(append([]*os.File{there, deviceEnd, dir}, r.sockets...), extra...),
 	}
-	p.conn = fdrpc.New(here, p.answer)
+	p.here, p.conn = here, fdrpc.New(here, p.answer)
 	starting.Lock()
 	err = p.cmd.Start()
 	starting.Unlock()
@@ -114,6 +116,30 @@ func (r *rig) spawn(extra ...*os.File) *process {
 		}
 	})
 	return p
+}
+
+// keep is our end of the control socket, for after the orchestrator's end.
+func (p *process) keep() *os.File {
+	p.t.Helper()
+	f, err := p.here.File()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return f
+}
+
+// takeOver is another orchestrator, whose calls have ids beyond first.
+func (p *process) takeOver(kept *os.File, first uint64) *fdrpc.Conn {
+	p.t.Helper()
+	uc, err := fdrpc.FromFile(kept)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	c := fdrpc.New(uc, func(context.Context, *fdrpc.Conn, fdrpc.Request) (fdrpc.Reply, error) { return fdrpc.Reply{}, nil }).From(first)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = c.Run(context.Background()) }()
+	p.t.Cleanup(func() { c.Close(); <-done })
+	return c
 }
 
 // attach hands the unit its end, once it has noticed that the last VCM is gone.

@@ -4,6 +4,8 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -159,12 +161,69 @@ func (r *rig) serverCertificate() *x509.Certificate {
 	return cert
 }
 
+// Nobody else holds the orchestrator's end of the control socket here.
 func TestAVCMEndsWithItsOrchestrator(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.launch()
 	p.mustBeReady()
 	_ = p.conn.Close()
+	if code := p.waitExit(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// An orchestrator that is killed hears nothing and says nothing; the next one takes
+// its end of the socket over.
+func TestAVCMServesOnForTheNextOrchestrator(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	p := r.spawn()
+	kept := p.keep()
+	if _, err := p.conn.Call(t.Context(), vcmcontrol.MethodStart, r.start, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.conn.Ask(t.Context(), vcmcontrol.MethodHello, nil, nil); !errkind.Is(err, errkind.Unavailable) {
+		t.Errorf("greeted before it serves: %v", err)
+	}
+	_ = p.conn.Close() // before or after it was told that the VCM is ready
+	next := p.takeOver(kept, 1<<28)
+	var ready vcmcontrol.Ready
+	var files []*os.File
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		var err error
+		if files, err = next.Call(t.Context(), vcmcontrol.MethodHello, nil, &ready); err == nil {
+			break
+		}
+		if !errkind.Is(err, errkind.Unavailable) || time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	if len(ready.ModuleID) != 8 || len(files) != len(r.listeners) {
+		t.Fatalf("%+v, %d listeners", ready, len(files))
+	}
+	for i, f := range files {
+		l, err := net.FileListener(f)
+		if err != nil || l.Addr().String() != r.listeners[i].Address {
+			t.Errorf("%s: %v, %v", r.listeners[i].Service, l, err)
+			continue
+		}
+		l.Close()
+		f.Close()
+	}
+	var stats vcmcontrol.Stats
+	if err := next.Ask(t.Context(), vcmcontrol.MethodStats, nil, &stats); err != nil || stats.Memory <= 0 {
+		t.Errorf("%+v, %v", stats, err)
+	}
+	r.mustDial(vcmcontrol.ServiceSSHAdmin, r.admin)
+	if err := next.Ask(t.Context(), vcmcontrol.MethodStart, r.start, nil); !errkind.Is(err, errkind.Mode) {
+		t.Errorf("started again: %v", err)
+	}
+	for range 2 { // one of them may be of an orchestrator that was killed
+		if err := next.Ask(t.Context(), vcmcontrol.MethodStop, vcmcontrol.Stop{Drain: 500}, nil); err != nil && !errkind.Is(err, errkind.Unavailable) {
+			t.Errorf("stop: %v", err)
+		}
+	}
 	if code := p.waitExit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
