@@ -10,6 +10,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/orchestrator/admit"
 	"github.com/tesserae-hsm/tesserae/orchestrator/hosting"
+	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry/etcdtest"
@@ -137,6 +138,53 @@ func TestStartWithoutAnAnswerIsNotUndone(t *testing.T) {
 	}, lifecycle.Starting)
 	out.end()
 	await(t, r.host, id, lifecycle.Running)
+}
+
+// A start of a VCM that had been given up is carried on, too; here until it is given
+// up again.
+func TestStartOfAFailedOneWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	l, err := launch.New(launch.Config{Path: "/bin/false", Floor: launch.Plain, UIDBase: 1_879_000_000, Cgroups: launch.NoCgroups(), Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	r.cfg.Launcher, r.cfg.Policy.Attempts = l, 1
+	out := &outage{VCMs: r.cfg.VCMs}
+	r.cfg.VCMs = out
+	h := r.open(false)
+	rec, err := h.Create(t.Context(), "by", r.request(request.Request{Kind: request.Create}), admit.Choices{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func() error { _, err := h.Start(t.Context(), "by", rec.UUID, nil, wait); return err }
+	stored := func(want lifecycle.State) {
+		t.Helper()
+		for end := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
+			got, _, err := out.Get(t.Context(), rec.UUID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.State == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("it is stored as %s, not %s", got.State, want)
+			}
+		}
+	}
+	if err := start(); err == nil {
+		t.Fatal("it started")
+	}
+	stored(lifecycle.Failed)
+	out.begin()
+	if err := start(); !errkind.Is(err, errkind.Unavailable) {
+		t.Fatalf("without an answer: %v", err)
+	}
+	stored(lifecycle.Starting)
+	out.end()
+	stored(lifecycle.Failed)
 }
 
 // A stop that joins one whose answer was lost stops.

@@ -28,6 +28,12 @@ const records = "/vcms/"
 // behind returns the records of a unit of its own whose requests go through a proxy.
 func behind(t *testing.T, member *etcdtest.Cluster) (*registry.Etcd, *etcdtest.Proxy) {
 	t.Helper()
+	o, p := claimBehind(t, member)
+	return registry.NewEtcd(o), p
+}
+
+func claimBehind(t *testing.T, member *etcdtest.Cluster) (*registry.Ownership, *etcdtest.Proxy) {
+	t.Helper()
 	p := etcdtest.NewProxy(t, member.Endpoints())
 	client, err := registry.Dial([]string{p.Endpoint()}, nil)
 	if err != nil {
@@ -43,7 +49,7 @@ func behind(t *testing.T, member *etcdtest.Cluster) (*registry.Etcd, *etcdtest.P
 		defer cancel()
 		_ = o.Release(ctx)
 	})
-	return registry.NewEtcd(o), p
+	return o, p
 }
 
 func within(t *testing.T, d time.Duration) context.Context {
@@ -189,6 +195,32 @@ func TestWriteThatArrivesAfterItsOutcomeWasRead(t *testing.T) {
 				t.Errorf("%d records, %v", len(all), err)
 			}
 		})
+	}
+}
+
+// A renewal of the claim that was given up arrives in the middle of the next one:
+// it is nobody else's.
+func TestClaimThatArrivesLate(t *testing.T) {
+	t.Parallel()
+	o, p := claimBehind(t, etcdtest.Start(t, 1))
+	registry.Doubt(o) // the next renewal writes the claim anew
+	p.Next("/claim", slices.Repeat([]etcdtest.Fate{etcdtest.Late}, 50)...)
+	if err := registry.Renew(o); !errkind.Is(err, errkind.Unavailable) {
+		t.Fatalf("without an answer: %v", err)
+	}
+	p.Next("/claim", etcdtest.Overtaken)
+	if err := registry.Renew(o); err != nil {
+		t.Errorf("overtaken by a late renewal: %v", err)
+	}
+	select {
+	case <-o.Lost(): // or it was the renewal that comes every few seconds
+		t.Error("the unit is lost")
+	case <-time.After(200 * time.Millisecond):
+	}
+	e := registry.NewEtcd(o)
+	const id = "4f9d05b8-95f4-41ab-8b0a-0c9c7ce14209"
+	if _, err := e.Swap(within(t, time.Minute), id, 0, record(id, lifecycle.Created)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -29,6 +29,7 @@ const (
 	Silence          // the same, and the caller waits in vain
 	Late             // nobody hears of it, and it arrives with Release
 	Twice            // it arrives twice, and the second answer is heard
+	Overtaken        // it arrives after everything that is late
 )
 
 // Proxy stands between clients and a member without TLS. It passes everything on
@@ -149,6 +150,8 @@ func (p *Proxy) call(ctx context.Context, method string, request []byte) (answer
 		p.mu.Unlock()
 		<-ctx.Done()
 		return nil, ctx.Err()
+	case Overtaken:
+		p.Release()
 	case Twice:
 		if err := pass(ctx); err != nil {
 			return nil, err
