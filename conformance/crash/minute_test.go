@@ -35,10 +35,7 @@ func TestVCMKilled(t *testing.T) {
 			{SGC: limitedGroup, DKG: "04", Name: "Limited", Flags: []string{"--ulm", strconv.FormatInt(limit+portion-1, 10)}},
 		},
 	})
-	// Everybody vends as one user: each must find his answer among those of all.
-	if _, err := r.Run(t.Context(), rig.Tenant, "ptokenadmin", "pref", "set", "ptoken.resultCacheEntries", "8000"); err != nil {
-		t.Fatal(err)
-	}
+	manyAnswers(t, r)
 	open, err := r.Accounts(openGroup, 1, 45)
 	if err != nil {
 		t.Fatal(err)
@@ -125,6 +122,15 @@ func TestVCMKilled(t *testing.T) {
 	}
 	t.Logf("the store was compacted %d times; its largest file had %d KiB", files.compactions, files.largest>>10)
 	t.Logf("%d entries of the log in %d pieces, verified against the unit's key; issued units %v", len(log.records), pieces, units)
+}
+
+// manyAnswers lets a VCM remember more answers: everybody vends as one user, and each
+// must find his answer among those of all, who go on while he was cut off.
+func manyAnswers(t *testing.T, r *rig.Rig) {
+	t.Helper()
+	if _, err := r.Run(t.Context(), rig.Tenant, "ptokenadmin", "pref", "set", "ptoken.resultCacheEntries", "8000"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // follow exports the log piece by piece, and expires what it has, until vending

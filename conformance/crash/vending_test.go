@@ -33,6 +33,7 @@ func TestVendingGoesOn(t *testing.T) {
 			{SGC: limitedGroup, DKG: "04", Name: "Limited", Flags: []string{"--ulm", strconv.FormatInt(limit+portion-1, 10)}},
 		},
 	})
+	manyAnswers(t, r)
 	standstill(t, r)
 	before, err := states(t.Context(), r)
 	if err != nil {

@@ -185,3 +185,16 @@ func Copies(uuid string) (n int) {
 	}
 	return n
 }
+
+// Forker is the process that made the VCMs and keeps them, if there is one.
+func (r *Rig) Forker() (found Process, ok bool) {
+	for _, d := range r.Daemons() {
+		for _, p := range r.note(d) {
+			words, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID), "cmdline"))
+			if err == nil && string(words) == "vcm-forker\x00"+r.Path("platform")+"\x00" {
+				found, ok = p, true
+			}
+		}
+	}
+	return found, ok
+}
