@@ -132,11 +132,8 @@ func (s *Store) round(own *request) bool {
 			q.wake <- struct{}{} // and do not look at q again
 		}
 	}
-	if failed == nil && s.wasteful() {
-		if own != nil {
-			return true
-		}
-		s.compact()
+	if failed == nil && !s.tidy(own == nil) {
+		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,6 +148,8 @@ func (s *Store) round(own *request) bool {
 // commit runs the functions of all and makes what they wrote durable. Readers
 // see the state before until it is.
 func (s *Store) commit(all []*request) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.state.Lock()
 	s.batch.seq = s.seq + 1
 	for _, r := range all {

@@ -2,6 +2,8 @@ package store
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -95,6 +97,114 @@ func TestCompactionBoundsTheLogAndDisturbsNobody(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Updates go on while the state is copied; what they change, delete and take back
+// meanwhile is in the copy.
+func TestUpdatesGoOnDuringACompaction(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.quota, f.cold = 64<<20, []Keys{{Bucket: "cold"}}
+	s := f.mustOpen(t)
+	const clients, keys = 4, 2000
+	name := func(client, key int) []byte { return fmt.Appendf(nil, "%d/%04d", client, key) }
+	want := make([]map[string]string, clients) // each client's own
+	write := func(client, key, round int) error {
+		k, undone := name(client, key), errors.New("undone")
+		err := s.Update(t.Context(), func(tx *Tx) error {
+			for _, b := range []*Bucket{tx.Bucket("warm"), tx.Bucket("cold")} {
+				if round%7 == 3 {
+					if err := b.Delete(k); err != nil {
+						return err
+					}
+				} else if err := b.Put(k, fmt.Appendf(nil, "%d %0300d", round, key)); err != nil {
+					return err
+				}
+			}
+			if round%5 == 4 {
+				return undone
+			}
+			return nil
+		})
+		switch {
+		case errors.Is(err, undone):
+			return nil
+		case err == nil && round%7 == 3:
+			delete(want[client], string(k))
+		case err == nil:
+			want[client][string(k)] = fmt.Sprintf("%d %0300d", round, key)
+		}
+		return err
+	}
+	var wg sync.WaitGroup
+	for c := range clients {
+		want[c] = map[string]string{}
+		wg.Go(func() {
+			for key := range keys {
+				if err := write(c, key, 0); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	stop := make(chan struct{})
+	for c := range clients {
+		wg.Go(func() {
+			for round := 1; ; round++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := write(c, round*37%keys, round); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	const compactions = 6
+	shared := 0
+	for range compactions {
+		before := s.at()
+		if err := s.rewrite(); err != nil {
+			t.Fatal(err)
+		}
+		if s.at() > before+2 {
+			shared++
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if shared < compactions/2 {
+		t.Errorf("there were commits beside %d of %d compactions only", shared, compactions)
+	}
+	check := func(what string) {
+		for _, b := range []string{"warm", "cold"} {
+			for c := range clients {
+				for key := range keys {
+					k := string(name(c, key))
+					if got, want := get(t, s, b, k), cmp.Or(want[c][k], "<none>"); got != want {
+						t.Fatalf("%s: %s/%s = %.10q, want %.10q", what, b, k, got, want)
+					}
+				}
+			}
+		}
+	}
+	check("at once")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = f.mustOpen(t)
+	check("opened again")
+}
+
+// at is the number of the newest commit.
+func (s *Store) at() uint64 {
+	s.state.Lock()
+	defer s.state.Unlock()
+	return s.seq
 }
 
 // A crash in a compaction leaves the old log in place, and the new one beside it.

@@ -204,7 +204,9 @@ func (a *ahead) at(off int64, n int) ([]byte, error) {
 }
 
 // replay reads the commits in order. base is the first one, which was whole
-// before the file was the store's; only what comes after may be unfinished.
+// before the file was the store's; only what comes after may be unfinished. The
+// base was copied while there were commits: its number is that of its last
+// record.
 func (l *logFile) replay(key *sealed.Key, apply func(off int64, body []byte) error) (seq uint64, err error) {
 	type staged struct {
 		off  int64
@@ -222,7 +224,7 @@ func (l *logFile) replay(key *sealed.Key, apply func(off int64, body []byte) err
 		if !ok {
 			break
 		}
-		if h.prev != prev || h.index != index || !base && h.seq != seq+1 || base && index > 0 && h.seq != seq {
+		if h.prev != prev || h.index != index || !base && h.seq != seq+1 || base && h.seq < seq {
 			return 0, errkind.Errorf(errkind.Integrity, "the store was changed: record at %d does not follow the one before", off)
 		}
 		here := off

@@ -27,6 +27,11 @@ func newItem(data, key, value []byte, at uint64) item {
 	return item{data: data, at: at, size: uint32(len(value)), klen: uint16(len(key))}
 }
 
+// same reports whether other is the same write of the same key.
+func (it *item) same(other *item) bool {
+	return it.at == other.at && it.cold == other.cold && &it.data[0] == &other.data[0]
+}
+
 // leafMax is how many items a leaf holds.
 const leafMax = 64
 

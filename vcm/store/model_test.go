@@ -21,6 +21,7 @@ func TestAStoreIsAMap(t *testing.T) {
 		}
 		s := f.mustOpen(t)
 		model := map[string]string{}
+		var copying *copier
 		key := rapid.StringMatching(`[ab]{1,3}`)
 		undone := errors.New("undone")
 		rt.Repeat(map[string]func(*rapid.T){
@@ -56,13 +57,45 @@ func TestAStoreIsAMap(t *testing.T) {
 					model = next
 				}
 			},
+			"step of a compaction": func(rt *rapid.T) {
+				var err error
+				if copying == nil {
+					copying, err = s.beginCopy()
+				}
+				if err == nil {
+					err = copying.step()
+				}
+				if err != nil {
+					rt.Fatal(err)
+				}
+			},
+			"end of a compaction": func(rt *rapid.T) {
+				if copying == nil {
+					return
+				}
+				if err := copying.leave(copying.end()); err != nil {
+					rt.Fatal(err)
+				}
+				copying = nil
+			},
 			"reopen": func(rt *rapid.T) {
+				if copying != nil { // as after a crash in it, but for the locks
+					if err := copying.leave(nil); err != nil {
+						rt.Fatal(err)
+					}
+					s.spare.Store(copying.to.f)
+					copying = nil
+				}
 				if err := s.Close(); err != nil {
 					rt.Fatal(err)
 				}
 				s = f.mustOpen(t)
 			},
-			"compact": func(*rapid.T) { s.compact() }, // nobody else uses the store
+			"compact": func(rt *rapid.T) {
+				if copying == nil {
+					s.compact()
+				}
+			},
 			"": func(rt *rapid.T) {
 				err := s.View(t.Context(), func(tx *Tx) error {
 					compare(rt, tx.Bucket("b"), model, "")
@@ -73,6 +106,9 @@ func TestAStoreIsAMap(t *testing.T) {
 				}
 			},
 		})
+		if copying != nil {
+			_ = copying.leave(errEnding)
+		}
 		if err := s.Close(); err != nil {
 			rt.Fatal(err)
 		}
