@@ -55,7 +55,7 @@ isolation: ## VCMs that were taken over against every layer, as root and as nobo
 	@dir=$$(mktemp -d) && chmod 755 "$$dir" && trap 'rm -rf "$$dir"' EXIT && \
 	CGO_ENABLED=0 $(GO) build -o "$$dir/isolation" ./conformance/cmd/isolation && "$$dir/isolation" $(if $(PARTS),-parts $(PARTS))
 
-V2_PARTS = matrix,report,resources,groups
+V2_PARTS = matrix,report,resources,groups,kills
 V2_ROWS  = nothing,only cgroup,all but cgroup,everything
 
 isolation-v2: ## the same for control groups of version 2, in a virtual machine (QEMU, no KVM needed) with a Debian kernel; about three minutes

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // groups has two VCMs want all processors, one with eight times the threads of
@@ -123,6 +125,9 @@ func (s *Suite) leave(name, version string) error {
 		return fmt.Errorf("the orchestrator was in no group %s", name)
 	}
 	for _, dir := range dirs {
+		if err := os.Remove(filepath.Join(dir, leafName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return err
@@ -235,17 +240,29 @@ func hierarchies() (dirs []string) {
 
 // Enter makes a control group in every hierarchy, enters it and becomes the given
 // program, as a service manager would.
-func Enter(name string, program []string) error {
+func Enter(name string, program []string) error { return enter(name, "", program) }
+
+// EnterBelow does as a service manager does that gives a group away and puts the
+// program into a leaf of it (for systemd, DelegateSubgroup=).
+func EnterBelow(name string, program []string) error { return enter(name, leafName, program) }
+
+const leafName = "service"
+
+func enter(name, leaf string, program []string) error {
 	at := hierarchies()
 	if len(at) == 0 {
 		return errors.New("enter: no hierarchy of control groups")
 	}
 	for _, dir := range at {
 		group := filepath.Join(dir, name)
-		if err := os.Mkdir(group, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := os.MkdirAll(filepath.Join(group, leaf), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
+		if leaf != "" {
+			// The first version's groups take no marks, and need none.
+			_ = unix.Setxattr(group, "trusted.delegate", []byte("1"), 0)
+		}
+		if err := os.WriteFile(filepath.Join(group, leaf, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
 			return err
 		}
 	}

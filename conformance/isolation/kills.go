@@ -21,11 +21,22 @@ const killRounds = 10
 // the kernel would, while B vends: B notices nothing, and A is back each time
 // with everything that it had acknowledged.
 func (s *Suite) kills(ctx context.Context) (err error) {
-	p, err := open(ctx, s.programs, s.dir("kills"), s.log)
+	bin := s.programs
+	if s.OwnGroup {
+		// What it has divided it cannot be started in again while VCMs are there.
+		if bin, err = s.wrapped(s.Bin, "below", "enter-below", ownGroup()+"-below"); err != nil {
+			return err
+		}
+	}
+	p, err := open(ctx, bin, s.dir("kills"), s.log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.Stop()) }()
+	defer func() {
+		if err = errors.Join(err, p.Stop()); err == nil && s.OwnGroup {
+			err = s.leave(ownGroup()+"-below", "")
+		}
+	}()
 	va, a, err := p.equip(ctx, "a")
 	if err != nil {
 		return err
@@ -55,7 +66,7 @@ func (s *Suite) kills(ctx context.Context) (err error) {
 	slowest, err := p.killAgain(ctx, va.process, vb.process, rounds, &booksA)
 	var back time.Duration
 	if err == nil {
-		back, err = s.orchestratorKilled(ctx, p, &booksA, &booksB)
+		back, err = s.orchestratorKilled(ctx, p, va.report.IsolationLevel, &booksA, &booksB)
 	}
 	stop()
 	loads.Wait()
@@ -76,7 +87,7 @@ func (s *Suite) kills(ctx context.Context) (err error) {
 
 // orchestratorKilled kills the orchestrator while both vend: their processes stay,
 // and the next orchestrator knows them.
-func (s *Suite) orchestratorKilled(ctx context.Context, p *platform, a, b *book) (back time.Duration, err error) {
+func (s *Suite) orchestratorKilled(ctx context.Context, p *platform, level string, a, b *book) (back time.Duration, err error) {
 	before := p.VCMs()
 	p.Kill(p.orchestrator)
 	killed := time.Now()
@@ -102,12 +113,27 @@ func (s *Suite) orchestratorKilled(ctx context.Context, p *platform, a, b *book)
 	if err != nil {
 		return 0, fmt.Errorf("the next orchestrator: %w", err)
 	}
+	back = time.Since(began)
+	// What the first one could give, the next one can.
+	later, err := p.create(ctx, "later", "")
+	if err != nil {
+		return 0, err
+	}
+	if err := later.start(ctx); err != nil {
+		return 0, err
+	}
+	if later.report.IsolationLevel != level {
+		s.hole("kills: the next orchestrator isolates VCMs at level %s, not %s: %s", later.report.IsolationLevel, level, later.line(cgroup))
+	}
+	if err := later.drop(ctx); err != nil {
+		return 0, err
+	}
 	for _, v := range before {
 		if !v.Alive() {
 			s.hole("kills: process %d of a VCM has ended with the orchestrator or by the next one", v.PID)
 		}
 	}
-	return time.Since(began), nil
+	return back, nil
 }
 
 // awaitAlone waits while the orchestrator is not there.

@@ -72,7 +72,7 @@ func (s *Suite) Run(ctx context.Context) (holes []string, err error) {
 		return nil, err
 	}
 	defer func() {
-		if s.OwnGroup && err == nil {
+		if s.OwnGroup && err == nil && len(named(ownGroup())) > 0 {
 			err = s.leave(ownGroup(), "")
 		}
 	}()

@@ -61,6 +61,8 @@ func Before(args []string) error {
 		return Leak(lines[2], program)
 	case "enter":
 		return Enter(lines[2], program)
+	case "enter-below":
+		return EnterBelow(lines[2], program)
 	default:
 		return fmt.Errorf("%s: nothing is called %q", args[0], lines[1])
 	}
