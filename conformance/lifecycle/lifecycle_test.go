@@ -23,10 +23,9 @@ import (
 )
 
 var (
-	onCluster = flag.Bool("on-cluster", false, "also run the operations on a cluster whose members are killed")
-	lasts     = flag.Duration("lasts", 12*time.Second, "how long the provider's clients go on; minutes for a long run")
-	seed      = flag.Uint64("seed", 0, "of the clients' choices and the kills; 0 draws one")
-	binaries  rigtest.Binaries
+	lasts    = flag.Duration("lasts", 12*time.Second, "how long the provider's clients go on; minutes for a long run")
+	seed     = flag.Uint64("seed", 0, "of the clients' choices and the kills; 0 draws one")
+	binaries rigtest.Binaries
 )
 
 func TestMain(m *testing.M) {
@@ -53,9 +52,6 @@ func TestOperationsAreLinearizable(t *testing.T) {
 // time and all at once.
 func TestOperationsOnAClusterAreLinearizable(t *testing.T) {
 	t.Parallel()
-	if !*onCluster {
-		t.Skip("REDUCED: operations on a cluster whose members are killed run with -on-cluster only; see Open in conformance/README.md")
-	}
 	cluster := etcdtest.Start(t, 3)
 	w := newWorld(t, "--etcd-endpoints", cluster.Endpoints())
 	w.play(map[string]func(*rand.Rand){
