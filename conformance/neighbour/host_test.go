@@ -2,13 +2,19 @@ package neighbour_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/conformance/rig"
+	"github.com/tesserae-hsm/tesserae/conformance/rig/rigtest"
 	"github.com/tesserae-hsm/tesserae/conformance/scale"
 	"github.com/tesserae-hsm/tesserae/conformance/vending"
 	"github.com/tesserae-hsm/tesserae/hsm/sts"
@@ -17,24 +23,68 @@ import (
 )
 
 const (
-	noisyClients = 64
-	noisyMeters  = 2000
-	password     = "Battery-staple-2"
-	user         = "vending"
+	password = "Battery-staple-2"
+	user     = "vending"
 )
+
+// hostile are the programs of a platform whose VCMs can be taken over, made when
+// first asked for.
+type hostile struct {
+	once sync.Once
+	dir  string
+	err  error
+
+	rigs rigtest.Binaries
+}
+
+// New makes a rig of them.
+func (h *hostile) New(t testing.TB) *rig.Rig {
+	t.Helper()
+	bin := binaries.Dir(t)
+	h.once.Do(func() { h.err = h.build(t.Context(), bin) })
+	if h.err != nil {
+		t.Fatal(h.err)
+	}
+	t.Setenv(rigtest.EnvBin, h.dir)
+	return h.rigs.New(t)
+}
+
+func (h *hostile) build(ctx context.Context, bin string) (err error) {
+	if h.dir, err = os.MkdirTemp("", "tess-hostile-"); err != nil {
+		return err
+	}
+	if err := os.Chmod(h.dir, 0o755); err != nil { // VCMs run as somebody else
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "hostile", "-o", h.dir+"/", "../../vcm/cmd/vcmd", "../../orchestrator/cmd/orchestratord")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	entries, err := os.ReadDir(bin)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.Symlink(filepath.Join(bin, e.Name()), filepath.Join(h.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
 
 // unit hosts the two VCMs.
 type unit struct {
-	t      *testing.T
+	t      testing.TB
 	rig    *rig.Rig
 	direct *rig.Direct
-
-	withhold []string
+	// without are layers that its VCMs lack.
+	without []string
 }
 
-func newUnit(t *testing.T, r *rig.Rig) *unit {
+func newUnit(t testing.TB, without ...string) *unit {
 	t.Helper()
-	ctx := t.Context()
+	r, ctx := taken.New(t), t.Context()
 	steps := []func() error{
 		func() error { return r.Maker(ctx) },
 		func() error { _, _, err := r.Unit(ctx); return err },
@@ -51,14 +101,14 @@ func newUnit(t *testing.T, r *rig.Rig) *unit {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &unit{t: t, rig: r, direct: d}
+	return &unit{t: t, rig: r, direct: d, without: without}
 }
 
 // vcm is one that vends.
 type vcm struct {
 	*unit
 	uuid    string
-	control string
+	control string // the port that obeys the attacker
 	server  vending.Config
 	ca      string
 	meters  []*prismtoken1.MeterConfigIn
@@ -99,8 +149,8 @@ func (u *unit) makeVCM(ctx context.Context, name string) (*vcm, error) {
 			control = e.Address
 		}
 	}
-	if u.withhold != nil {
-		if err := os.WriteFile(u.rig.Path("platform", "vcms", made.Vcm.Uuid, ".without"), []byte(strings.Join(u.withhold, "\n")), 0o644); err != nil {
+	if len(u.without) > 0 {
+		if err := os.WriteFile(u.rig.Path("platform", "vcms", made.Vcm.Uuid, ".without"), []byte(strings.Join(u.without, "\n")), 0o644); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +226,7 @@ func (u *unit) stats(uuid string) *orchestrator.VcmStats {
 	return all[0]
 }
 
-func (v *vcm) await(t *testing.T, ok func(*orchestrator.VcmStats) bool) {
+func (v *vcm) await(t testing.TB, ok func(*orchestrator.VcmStats) bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(v.stats(v.uuid)); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,27 +20,36 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/orchestrator"
 )
 
-func (v *vcm) noise(t *testing.T, what string) (stop func() string) {
-	switch what {
-	case "none":
-		return func() string { return "" }
-	case "vends":
-		end := v.saturate(t)
+const (
+	noisyClients = 64
+	noisyMeters  = 2000
+	// fewConnections is what a test can wait for until they are made.
+	fewConnections, manyConnections = 2000, 10_000
+	// manyThreads is what a VCM may have besides those that its runtime makes for as
+	// many.
+	manyThreads = 100
+)
+
+// noise is what a VCM does to another. It starts it, for at most so long, and
+// returns how to end it, which says what it was.
+type noise struct {
+	name  string
+	start func(t testing.TB, v *vcm, atMost time.Duration) (stop func() string)
+}
+
+// noises are what a tenant's clients can do to his VCM, with so many connections,
+// and what one that was taken over can do from inside.
+func noises(connections int) []noise {
+	vends := noise{"vends", func(t testing.TB, v *vcm, _ time.Duration) func() string {
+		stop := v.saturate(t)
 		return func() string {
-			r := end()
-			return fmt.Sprintf("%d tokens, %d refusals in %.1f s %v", r.Tokens, r.Errors, r.Seconds, r.Codes)
+			r := stop()
+			stats := v.stats(v.uuid)
+			return fmt.Sprintf("%d clients, %d tokens, %d refusals %v in %.1f s; disk %d of %d bytes", r.Clients, r.Tokens, r.Errors, r.Codes, r.Seconds, stats.Disk, stats.DiskQuota)
 		}
-	case "burn", "burnless":
-		threads := "200"
-		if what == "burnless" {
-			threads = "120"
-		}
-		return v.order(t, "burn-forks", map[string]any{"threads": threads})
-	case "scratch", "lease":
-		return v.order(t, what, map[string]any{"tokens": "1000"})
-	case "connections":
-		cmd := self(fmt.Sprintf("%s=%s %d", envHold, v.server.Address, 10000))
-		h, held, err := neighbour.StartHolder(cmd)
+	}}
+	crowd := noise{"connections", func(t testing.TB, v *vcm, _ time.Duration) func() string {
+		h, held, err := neighbour.StartHolder(self(t, fmt.Sprintf("%s=%s %d", envHold, v.server.Address, connections)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,48 +58,77 @@ func (v *vcm) noise(t *testing.T, what string) (stop func() string) {
 			if err != nil {
 				t.Error(err)
 			}
-			return fmt.Sprintf("held %d, %d at the end, opened %d", held, now, opened)
+			return fmt.Sprintf("%d connections held, %d in the end, %d opened", held, now, opened)
 		}
-	case "all":
-		var stops []func() string
-		for _, w := range []string{"vends", "connections", "burnless", "scratch"} {
-			stops = append(stops, v.noise(t, w))
-		}
+	}}
+	all := noise{"all", func(t testing.TB, v *vcm, atMost time.Duration) func() string {
+		ends := []func() string{vends.start(t, v, atMost), crowd.start(t, v, atMost), forks().start(t, v, atMost)}
 		return func() string {
-			s := ""
-			for i := len(stops) - 1; i >= 0; i-- {
-				s += stops[i]() + "; "
+			var said []string
+			for i := range ends {
+				said = append(said, ends[len(ends)-1-i]())
 			}
-			return s
+			return strings.Join(said, "; ")
 		}
+	}}
+	return []noise{
+		vends, forks(),
+		{"writes", func(t testing.TB, v *vcm, atMost time.Duration) func() string {
+			return v.order(t, "scratch", nil, atMost)
+		}},
+		crowd,
+		{"leases", func(t testing.TB, v *vcm, atMost time.Duration) func() string {
+			return v.order(t, "lease", map[string]string{"tokens": "1000000"}, atMost)
+		}},
+		all,
 	}
-	t.Fatal(what)
-	return nil
 }
 
-func (v *vcm) order(t *testing.T, attack string, args map[string]any) (stop func() string) {
-	args["ms"] = fmt.Sprint((*lasts + 600*time.Millisecond).Milliseconds())
+// forks is a fork bomb that burns.
+func forks() noise {
+	return noise{"forks", func(t testing.TB, v *vcm, atMost time.Duration) func() string {
+		return v.order(t, "burn-forks", map[string]string{"threads": fmt.Sprint(manyThreads)}, atMost)
+	}}
+}
+
+// order tells a VCM that was taken over what to do.
+func (v *vcm) order(t testing.TB, attack string, args map[string]string, lasts time.Duration) (stop func() string) {
+	t.Helper()
+	said := map[string]string{"ms": fmt.Sprint(lasts.Milliseconds())}
+	for k, a := range args {
+		said[k] = a
+	}
+	line, err := json.Marshal(map[string]any{"attack": attack, "args": said})
+	if err != nil {
+		t.Fatal(err)
+	}
 	c, err := net.Dial("tcp", v.control)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, _ := json.Marshal(map[string]any{"attack": attack, "args": args})
-	if _, err := c.Write(append(p, '\n')); err != nil {
+	if _, err := c.Write(append(line, '\n')); err != nil {
 		t.Fatal(err)
 	}
 	return func() string {
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(lasts + 20*time.Second))
 		answer, err := bufio.NewReader(c).ReadString('\n')
-		if err != nil {
-			t.Error(err)
+		if errors.Is(err, io.EOF) {
+			return attack + ": the VCM ended"
 		}
-		return strings.TrimSpace(answer)
+		var out struct{ Result, Detail string }
+		if err == nil {
+			err = json.Unmarshal([]byte(answer), &out)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", attack, err)
+		}
+		return fmt.Sprintf("%s: %s %s", attack, out.Result, out.Detail)
 	}
 }
 
-// saturate has a process, because vending systems run elsewhere, issue as much as the VCM can until stop is called.
-func (v *vcm) saturate(t *testing.T) (stop func() vending.Report) {
+// saturate has a process issue as much as the VCM can until stop is called.
+func (v *vcm) saturate(t testing.TB) (stop func() vending.Report) {
 	t.Helper()
 	file, secret := v.rig.Mail("meters"), v.rig.Mail("password")
 	var lines bytes.Buffer
@@ -102,7 +141,7 @@ func (v *vcm) saturate(t *testing.T) (stop func() vending.Report) {
 		}
 	}
 	cmd := exec.Command(filepath.Join(binaries.Dir(t), "vend"), "load", "--address", v.server.Address, "--ca", v.ca, "--user", user,
-		"--password-file", secret, "--meters", file, "--amount", "10", "--clients", fmt.Sprint(noisyClients), "--duration", (3*time.Minute + 4**lasts).String(), "--json")
+		"--password-file", secret, "--meters", file, "--amount", "10", "--clients", fmt.Sprint(noisyClients), "--duration", "10m", "--json")
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := neighbour.StartElsewhere(cmd); err != nil {

@@ -4,17 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/conformance/vending"
 	"github.com/tesserae-hsm/tesserae/vcm/prismtoken/gen/prismtoken1"
@@ -43,7 +37,7 @@ func ServeTill(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := orders.Decode(&e); err != nil {
 		return err
 	}
-	urgent := First(os.Getpid())
+	first(os.Getpid())
 	trust, err := vending.ParseTrust(e.CA, time.Now)
 	if err != nil {
 		return err
@@ -52,11 +46,8 @@ func ServeTill(ctx context.Context, in io.Reader, out io.Writer) error {
 	defer t.Close()
 	err = t.SignIn(ctx)
 	said := receipt{}
-	switch {
-	case err != nil:
+	if err != nil {
 		said.Error = err.Error()
-	case urgent != nil:
-		said.Error = "" // the measurement is only less exact
 	}
 	if err := answers.Encode(said); err != nil {
 		return err
@@ -112,9 +103,6 @@ func StartTill(cmd *exec.Cmd, e Errand) (*TillProcess, error) {
 	return t, nil
 }
 
-// PID is the process.
-func (t *TillProcess) PID() int { return t.cmd.Process.Pid }
-
 func (t *TillProcess) receive() ([]time.Duration, error) {
 	var said receipt
 	if err := t.answers.Decode(&said); err != nil {
@@ -137,44 +125,4 @@ func (t *TillProcess) Vend(lasts time.Duration) ([]time.Duration, error) {
 // Close ends it.
 func (t *TillProcess) Close() error {
 	return errors.Join(t.in.Close(), t.cmd.Wait())
-}
-
-// First gives a process the processor before all others that are not of its
-// kind. It takes privilege.
-func First(pid int) error {
-	tasks, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "task"))
-	if err != nil {
-		return err
-	}
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
-	for _, task := range tasks {
-		tid, err := strconv.Atoi(task.Name())
-		if err != nil {
-			return err
-		}
-		if err := unix.SchedSetAttr(tid, &attr, 0); err != nil && err != unix.ESRCH {
-			return os.NewSyscallError("sched_setattr", err)
-		}
-	}
-	return nil
-}
-
-// StartElsewhere starts a client that in truth runs on another machine: it gets
-// the processor only when nobody else wants it.
-func StartElsewhere(cmd *exec.Cmd) error {
-	// A session of its own, which is what the kernel's automatic groups go by:
-	// within one, a priority says nothing to those outside of it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	err := syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, 19)
-	group := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", cmd.Process.Pid), []byte("19"), 0)
-	if err == nil && !errors.Is(group, fs.ErrNotExist) { // no such groups in this kernel
-		err = group
-	}
-	if err != nil {
-		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
-	}
-	return nil
 }
