@@ -48,6 +48,30 @@ func TestChildrenEndWithTheForker(t *testing.T) {
 	}
 }
 
+// The forker makes a network namespace before it is asked for a child. Each child
+// has its own all the same, and none has the forker's or ours.
+func TestChildrenShareNoNetwork(t *testing.T) {
+	t.Parallel()
+	l := launcher(t, launch.Config{})
+	seen := map[string]string{}
+	for _, name := range []string{"first", "second", "third"} {
+		p := start(t, l, spec(t, name))
+		isReady(t, p)
+		for _, who := range []string{fmt.Sprint(p.PID()), fmt.Sprintf("%d", launch.ForkerPID(l)), "self"} {
+			ns, err := os.Readlink("/proc/" + who + "/ns/net")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other, ok := seen[ns]; ok && other != who {
+				t.Errorf("%s is in %s as %s is", who, ns, other)
+			}
+			if who == fmt.Sprint(p.PID()) {
+				seen[ns] = who
+			}
+		}
+	}
+}
+
 func stat(t *testing.T, pid int) string {
 	t.Helper()
 	p, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

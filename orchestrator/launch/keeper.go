@@ -17,9 +17,10 @@ import (
 
 // keeper is what a forker knows.
 type keeper struct {
-	jobs chan func() // for the thread that makes processes
-	over chan struct{}
-	once sync.Once
+	jobs  chan func() // for the thread that makes processes
+	spare spare       // that thread's
+	over  chan struct{}
+	once  sync.Once
 
 	mu     sync.Mutex
 	fence  int64

@@ -210,8 +210,15 @@ func (l *Launcher) Launch(ctx context.Context, spec Spec) (*Process, error) {
 	if len(spec.Sockets) == 0 || spec.Attach == nil {
 		return nil, errkind.Errorf(errkind.Internal, "launch of VCM %s: sockets or device channel missing", spec.Start.UUID)
 	}
-	group := weakenGroup(l.group(spec), spec)
-	p, err := l.start(ctx, spec, group)
+	made := make(chan Group, 1)
+	go func() { made <- weakenGroup(l.group(spec), spec) }()
+	c, err := l.channels(ctx, spec)
+	group := <-made
+	var p *Process
+	if err == nil {
+		defer c.closeTheirs()
+		p, err = l.start(ctx, spec, group, c)
+	}
 	if err != nil {
 		group.Remove()
 		return nil, err
@@ -219,12 +226,7 @@ func (l *Launcher) Launch(ctx context.Context, spec Spec) (*Process, error) {
 	return p, nil
 }
 
-func (l *Launcher) start(ctx context.Context, spec Spec, group Group) (*Process, error) {
-	c, err := l.channels(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	defer c.closeTheirs()
+func (l *Launcher) start(ctx context.Context, spec Spec, group Group, c channels) (*Process, error) {
 	spec.Start.Listeners = nil
 	files := []*os.File{c.control, c.device, c.data}
 	for i, s := range spec.Sockets {

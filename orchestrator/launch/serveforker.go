@@ -69,6 +69,7 @@ func serveForker() error {
 	go func() {
 		runtime.LockOSThread()
 		started <- nameThread()
+		k.spare.prepare()
 		for job := range k.jobs {
 			job()
 		}
@@ -199,8 +200,9 @@ func (k *keeper) fork(c *fdrpc.Conn, r fdrpc.Request) (reply fdrpc.Reply, err er
 	var done sync.WaitGroup
 	done.Add(1)
 	k.jobs <- func() {
-		defer done.Done()
 		reply, err = k.make(c, o, fds[:len(fds)-kept], fds[len(fds)-kept:])
+		done.Done()
+		k.spare.prepare()
 	}
 	done.Wait()
 	return reply, err
@@ -213,6 +215,7 @@ func (k *keeper) make(c *fdrpc.Conn, o order, files, kept []int) (fdrpc.Reply, e
 	if k.master != c { // meanwhile
 		return fdrpc.Reply{}, errNoMaster
 	}
+	o.Flags = k.spare.use(o.Flags)
 	m := o.carryOut(files)
 	if m.Errno != 0 {
 		return fdrpc.Reply{Body: m}, nil
