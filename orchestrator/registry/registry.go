@@ -2,7 +2,7 @@
 // swap on revisions, consistent snapshots, and a watch that misses nothing.
 //
 // One orchestrator owns a unit at a time. Ownership is a claim record under a
-// lease; every write is fenced by the revision that created the claim, so an
+// lease; every write is fenced by the revision that last wrote the claim, so an
 // orchestrator that lost its claim can no longer change anything. etcd's locks
 // are not used: they do not exclude.
 //
