@@ -299,7 +299,7 @@ func settings(version, controller string, l Limits) []setting {
 	memory, pids := strconv.FormatInt(l.Memory, 10), strconv.Itoa(l.Pids)
 	switch version + controller {
 	case "v1memory":
-		return []setting{{file: "memory.limit_in_bytes", value: memory}}
+		return []setting{{file: "memory.limit_in_bytes", value: memory}, {file: "memory.swappiness", value: "0", optional: true}}
 	case "v2memory":
 		return []setting{{file: "memory.max", value: memory}, {file: "memory.oom.group", value: "1", optional: true},
 			{file: "memory.swap.max", value: "0", optional: true}}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 )
 
@@ -38,7 +40,7 @@ func TestCgroupV1(t *testing.T) {
 	root := t.TempDir()
 	mounts, own := "", ""
 	for i, c := range []string{"memory", "pids", "cpu"} {
-		fake(t, filepath.Join(root, c, "own", "tess", "vcm"), "memory.limit_in_bytes", "pids.max", "cpu.shares", "cgroup.procs")
+		fake(t, filepath.Join(root, c, "own", "tess", "vcm"), "memory.limit_in_bytes", "memory.swappiness", "pids.max", "cpu.shares", "cgroup.procs")
 		mounts += "30 20 0:2 /box " + root + "/" + c + " rw - cgroup cgroup rw," + c + "\n"
 		own += string(rune('1'+i)) + ":" + c + ":/box/own\n"
 	}
@@ -55,6 +57,7 @@ func TestCgroupV1(t *testing.T) {
 	}
 	at := func(c string) string { return filepath.Join(root, c, "own", "tess", "vcm") }
 	want(t, at("memory"), "memory.limit_in_bytes", "134217728")
+	want(t, at("memory"), "memory.swappiness", "0")
 	want(t, at("pids"), "pids.max", "64")
 	want(t, at("cpu"), "cpu.shares", "2048")
 	for _, c := range []string{"memory", "pids", "cpu"} {
@@ -91,6 +94,41 @@ func TestCgroupV2(t *testing.T) {
 	want(t, at, "pids.max", "64")
 	want(t, at, "cpu.weight", "200")
 	want(t, at, "cgroup.procs", "42")
+}
+
+// A service manager that gives a group away and puts the service into a leaf of it
+// marks the group: that is the one to divide. An unmarked one is somebody else's.
+func TestCgroupV2OfALeaf(t *testing.T) {
+	t.Parallel()
+	for _, marked := range []bool{true, false} {
+		root := t.TempDir()
+		unit, leaf := filepath.Join(root, "unit"), filepath.Join(root, "unit", "leaf")
+		for _, dir := range []string{unit, leaf} {
+			fake(t, dir, "cgroup.subtree_control")
+			fake(t, filepath.Join(dir, "tess"), "cgroup.subtree_control")
+			fake(t, filepath.Join(dir, "tess", "vcm"), "memory.max", "memory.oom.group", "pids.max", "cpu.weight", "cgroup.procs")
+			if err := os.WriteFile(filepath.Join(dir, "cgroup.controllers"), []byte("cpu memory pids\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		divided, left := leaf, unit
+		if marked {
+			divided, left = unit, leaf
+			if err := unix.Setxattr(unit, "user.delegate", []byte("1"), 0); err != nil {
+				t.Fatalf("the folder for temporary files takes no marks of users: %v", err)
+			}
+		}
+		g, err := launch.FindCgroupsIn("30 20 0:2 / "+root+" rw - cgroup2 cgroup rw\n", "0::/unit/leaf\n", "tess")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Make("vcm", limits); err != nil {
+			t.Fatal(err)
+		}
+		want(t, divided, "cgroup.subtree_control", "+memory +pids +cpu")
+		want(t, filepath.Join(divided, "tess", "vcm"), "pids.max", "64")
+		want(t, left, "cgroup.subtree_control", "")
+	}
 }
 
 func TestNoCgroup(t *testing.T) {
