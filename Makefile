@@ -51,14 +51,14 @@ N ?= 1000
 scale: build ## N VCMs through their life with the orchestrator killed in between; prints times and memory
 	@$(GO) run ./conformance/cmd/scale -bin $(BIN) -n $(N)
 
-isolation: ## VCMs that were taken over against every layer, as root and as nobody; about five minutes
+isolation: ## VCMs that were taken over against every layer, as root and as nobody; about six minutes
 	@dir=$$(mktemp -d) && chmod 755 "$$dir" && trap 'rm -rf "$$dir"' EXIT && \
 	CGO_ENABLED=0 $(GO) build -o "$$dir/isolation" ./conformance/cmd/isolation && "$$dir/isolation" $(if $(PARTS),-parts $(PARTS))
 
 V2_PARTS = matrix,report,resources,groups,kills
 V2_ROWS  = nothing,only cgroup,all but cgroup,everything
 
-isolation-v2: ## the same for control groups of version 2, in a virtual machine (QEMU, no KVM needed) with a Debian kernel; about three minutes
+isolation-v2: ## the same for control groups of version 2, in a virtual machine (QEMU, no KVM needed) with a Debian kernel; about four minutes
 	@.ci/packages machine
 	@dir=$$(mktemp -d) && chmod 755 "$$dir" && trap 'rm -rf "$$dir"' EXIT && \
 	kernel=$(KERNEL) && { [ -n "$$kernel" ] || kernel=$$(.ci/kernel "$$dir/kernel"); } && \
