@@ -172,7 +172,7 @@ func (p *platform) killAgain(ctx context.Context, a, b rig.Process, rounds int, 
 			}
 		}
 		if !found {
-			return 0, errors.New("A vends without a process")
+			return 0, errors.New("there are tokens of A, but no process")
 		}
 	}
 	return slowest, nil

@@ -64,7 +64,7 @@ func (t *replay) keyLoads(ctx context.Context) error {
 			return err
 		}
 		if before != after {
-			r.after = errors.New("B's keys have changed")
+			r.after = errors.New("the keys of B have changed")
 		}
 		t.record(r, moduleA, moduleC)
 		return nil
