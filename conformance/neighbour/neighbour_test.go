@@ -106,9 +106,12 @@ func (p pair) vend(t testing.TB, lasts time.Duration) []time.Duration {
 	return took
 }
 
-// settle is how long a noise goes on before anything is measured, and how long
-// the silence after it.
-const settle = 300 * time.Millisecond
+const (
+	// settle is how long a noise goes on before anything is measured.
+	settle = 300 * time.Millisecond
+	// rest is the silence after it: ten thousand connections take their time to go.
+	rest = 1500 * time.Millisecond
+)
 
 // beside measures the quiet VCM before, beside and after a noise.
 func (p pair) beside(t testing.TB, n noise, lasts time.Duration) (alone, beside []time.Duration, said string) {
@@ -118,7 +121,7 @@ func (p pair) beside(t testing.TB, n noise, lasts time.Duration) (alone, beside 
 	time.Sleep(settle)
 	beside = p.vend(t, lasts)
 	said = stop()
-	time.Sleep(settle)
+	time.Sleep(rest)
 	return append(alone, p.vend(t, lasts/2)...), beside, said
 }
 
