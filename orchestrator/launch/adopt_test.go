@@ -214,7 +214,7 @@ func TestOnlyOneThatServesIsTakenOver(t *testing.T) {
 
 func TestGrace(t *testing.T) {
 	t.Parallel()
-	cfg := launch.Config{Dir: t.TempDir(), Fence: 1, Grace: 300 * time.Millisecond}
+	cfg := launch.Config{Dir: t.TempDir(), Fence: 1, Grace: 3 * time.Second}
 	l := launcher(t, cfg)
 	p := start(t, l, spec(t, "deaf"))
 	isReady(t, p)
@@ -224,7 +224,7 @@ func TestGrace(t *testing.T) {
 	cfg.Fence++
 	l = launcher(t, cfg) // in time
 	p = take(t, l)
-	time.Sleep(400 * time.Millisecond)
+	time.Sleep(cfg.Grace + 500*time.Millisecond)
 	if _, err := p.Stats(t.Context()); err != nil {
 		t.Fatalf("ended although it was taken over: %v", err)
 	}

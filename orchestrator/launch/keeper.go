@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -30,7 +31,8 @@ type keeper struct {
 	ending bool
 	last   uint64
 	kept   map[uint64]*held
-	ids    map[int]uint64 // of those that have not ended
+	ids    map[int]uint64  // of those that have not ended
+	bases  map[string]bool // folders of control groups' folders
 }
 
 // held is one process.
@@ -40,8 +42,8 @@ type held struct {
 }
 
 func newKeeper() *keeper {
-	k := &keeper{jobs: make(chan func()), over: make(chan struct{}), kept: map[uint64]*held{}, ids: map[int]uint64{}}
-	k.alone = time.AfterFunc(forgotten, k.quit)
+	k := &keeper{jobs: make(chan func()), over: make(chan struct{}), kept: map[uint64]*held{}, ids: map[int]uint64{}, bases: map[string]bool{}}
+	k.alone = time.AfterFunc(forgotten, k.endAlone)
 	return k
 }
 
@@ -111,7 +113,7 @@ func (k *keeper) leave(c *fdrpc.Conn) {
 	}
 	k.master = nil
 	if k.grace > 0 && !k.ending {
-		k.alone = time.AfterFunc(k.grace, func() { k.endAll(); k.quit() })
+		k.alone = time.AfterFunc(k.grace, k.endAlone)
 	}
 	go k.skimAll()
 	k.nothingLeft()
@@ -140,6 +142,9 @@ func (k *keeper) keep(o order, pid int, files []int) uint64 {
 		control: files[0], said: files[1],
 	}
 	k.ids[pid] = k.last
+	for _, dir := range o.Place.Dirs {
+		k.bases[filepath.Dir(dir)] = true
+	}
 	return k.last
 }
 

@@ -2,7 +2,6 @@ package launch
 
 import (
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,32 +26,41 @@ func (k *keeper) heed(signals <-chan os.Signal) {
 		case unix.SIGCHLD:
 			k.reap()
 		case unix.SIGTERM:
-			k.mu.Lock()
-			alone := k.master == nil
-			k.mu.Unlock()
-			if alone { // else the orchestrator decides
-				go func() { k.endAll(); k.quit() }()
-			}
+			go k.endAlone()
 		}
 	}
 }
 
-// endAll ends every process, by force if need be, and their control groups.
+// endAlone ends everything unless there is an orchestrator, who decides.
+func (k *keeper) endAlone() {
+	if k.begin(func() bool { return k.master == nil }) {
+		k.finish()
+		k.quit()
+	}
+}
+
+// endAll ends everything because the orchestrator wants it.
 func (k *keeper) endAll() {
-	k.mu.Lock()
-	if k.ending {
-		k.mu.Unlock()
-		<-k.over // somebody else does it
+	if k.begin(func() bool { return true }) {
+		k.finish()
 		return
 	}
-	k.ending = true
-	bases := map[string]bool{}
-	for _, h := range k.kept {
-		for _, d := range h.Place.Dirs {
-			bases[filepath.Dir(d)] = true
-		}
+	<-k.over // somebody else does it
+}
+
+// begin reports whether the caller is to end everything.
+func (k *keeper) begin(may func() bool) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.ending || !may() {
+		return false
 	}
-	k.mu.Unlock()
+	k.ending = true
+	return true
+}
+
+// finish ends every process, by force if need be, and their control groups.
+func (k *keeper) finish() {
 	for _, step := range []struct {
 		signal   unix.Signal
 		patience time.Duration
@@ -67,8 +75,14 @@ func (k *keeper) endAll() {
 	for _, h := range k.kept {
 		h.Place.remove()
 	}
-	for base := range bases {
-		_ = os.Remove(base) // unless another VCM is there
+}
+
+// clear removes the folders that control groups were in, unless others are there.
+func (k *keeper) clear() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for base := range k.bases {
+		_ = os.Remove(base)
 	}
 }
 

@@ -80,6 +80,7 @@ func serveForker() error {
 	go k.accept(l)
 	go k.heed(signals)
 	k.wait()
+	k.clear()
 	return nil
 }
 
@@ -212,7 +213,7 @@ func (k *keeper) fork(c *fdrpc.Conn, r fdrpc.Request) (reply fdrpc.Reply, err er
 func (k *keeper) make(c *fdrpc.Conn, o order, files, kept []int) (fdrpc.Reply, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.master != c { // meanwhile
+	if k.master != c || k.ending { // meanwhile
 		return fdrpc.Reply{}, errNoMaster
 	}
 	o.Flags = k.spare.use(o.Flags)

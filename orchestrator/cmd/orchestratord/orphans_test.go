@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -13,20 +15,30 @@ import (
 // orderly end leaves nobody behind.
 func TestOrphans(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "--orphan-grace", "3s", "--restart-pause", "100ms")
+	w := newWorld(t)
 	o := w.orchestrator()
 	id := w.create(o, newTenant(t), "orphan").Vcm.Uuid
 	w.start(o, id)
 	pid := processOf(t, id)
 	forker := parentOf(t, pid)
 	w.orch.end(syscall.SIGKILL)
-	time.Sleep(time.Second)
+	w.extra = []string{"--orphan-grace", "1s"}
 	w.startOrchestrator()
 	o = w.orchestrator()
 	if v, err := o.Show(t.Context(), id); err != nil || v.State != "running" || v.Restarts != 0 {
 		t.Errorf("%+v %v", v, err)
 	}
-	time.Sleep(4 * time.Second) // longer than the grace, which is over
+	resp, err := http.Get("http://" + w.metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	for _, line := range []string{"vcm_state{state=\"running\",uuid=\"" + id + "\"} 1", "vcm_restarts{uuid=\"" + id + "\"} 0", "vcm_memory_bytes{uuid=\"" + id + "\"} ", "vcm_isolation_level{level=\""} {
+		if err != nil || !strings.Contains(string(text), line) {
+			t.Errorf("the metrics have no %s (%v)", line, err)
+		}
+	}
 	if now := processOf(t, id); now != pid || parentOf(t, now) != forker {
 		t.Errorf("process %d of %d, was %d of %d", now, parentOf(t, now), pid, forker)
 	}
