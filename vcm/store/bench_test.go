@@ -2,11 +2,13 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -61,6 +63,74 @@ func BenchmarkUpdate(b *testing.B) {
 				})
 			})
 			b.ReportMetric(float64(b.N)/float64(s.seq), "updates/commit")
+		})
+	}
+}
+
+// BenchmarkUpdateBesideCompaction is the longest that an update takes while 14 MB
+// are copied again and again, beside the longest without that.
+func BenchmarkUpdateBesideCompaction(b *testing.B) {
+	for _, beside := range []bool{false, true} {
+		b.Run(fmt.Sprintf("compaction=%t", beside), func(b *testing.B) {
+			f := newFixture(b)
+			f.quota, f.cold = 64<<20, []Keys{{Bucket: "cold"}}
+			s := f.mustOpen(b)
+			value := make([]byte, benchValue)
+			put := func(bucket string, n uint64) error {
+				return s.Update(b.Context(), func(tx *Tx) error {
+					for i := range benchKeys {
+						if err := tx.Bucket(bucket).Put(benchKey(n, i), value); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			const entries = 14 << 20 / benchKeys / (benchValue + 20) / 2
+			var wg sync.WaitGroup
+			for c := range uint64(64) {
+				wg.Go(func() {
+					for i := c; i < entries; i += 64 {
+						if err := errors.Join(put("cold", i), put("warm", i)); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			var longest atomic.Int64
+			var stop atomic.Bool
+			b.ResetTimer()
+			for c := range uint64(8) {
+				wg.Go(func() {
+					for n := c; !stop.Load(); n += 8 {
+						began := time.Now()
+						if err := put("warm", n%entries); err != nil {
+							b.Error(err)
+							return
+						}
+						for took := int64(time.Since(began)); ; {
+							if before := longest.Load(); took <= before || longest.CompareAndSwap(before, took) {
+								break
+							}
+						}
+					}
+				})
+			}
+			began, copies := time.Now(), 0
+			for copies < 5 {
+				copies++
+				if !beside {
+					time.Sleep(200 * time.Millisecond)
+				} else if err := s.rewrite(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(time.Since(began).Milliseconds())/float64(copies), "ms/copy")
+			stop.Store(true)
+			wg.Wait()
+			b.ReportMetric(float64(longest.Load())/1e6, "longest-ms")
 		})
 	}
 }

@@ -160,7 +160,8 @@ type copier struct {
 	have map[string]*bucket // what was copied
 	// places are where the values went that stay in the log.
 	places map[uint64]uint64
-	n      int // operations of this step
+	n      int   // operations of this step
+	synced int64 // length that is on the disk
 }
 
 func newCopier(s *Store, to, old *logFile) *copier {
@@ -172,6 +173,9 @@ func newCopier(s *Store, to, old *logFile) *copier {
 
 const (
 	flushAt = 256 << 10
+	// A commit that is to be synced meanwhile waits for the disk as long as this
+	// much takes.
+	syncAt = 1 << 20
 	// A step of so few operations is the last one, or that after so many.
 	fewChanges = 1 << 10
 	mostSteps  = 8
@@ -315,5 +319,9 @@ func (c *copier) flush() error {
 	c.to.end += int64(len(c.w.out))
 	c.to.size = c.to.end
 	c.w.out = c.w.out[:0]
-	return nil
+	if c.to.end < c.synced+syncAt {
+		return nil
+	}
+	c.synced = c.to.end
+	return c.to.f.Sync()
 }
