@@ -65,6 +65,12 @@ func TestForkerKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		// That the process has ended is not known at once.
+		for end := time.Now().Add(recovery); rig.Copies(first.UUID) == 0; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the VCM was not started again within %s", recovery)
+			}
+		}
 		awaitStates(t, r, both)
 		if after := only(t, r, first.UUID); after == before {
 			t.Errorf("process %d is there again", after.PID)
