@@ -85,17 +85,10 @@ func (s *Suite) shares(ctx context.Context, what, without string, fair bool) (ve
 	if !has(pair[0].lacking(), cgroup) {
 		version, _, _ = strings.Cut(strings.TrimSpace(strings.TrimPrefix(pair[0].line(cgroup), "enforced")), ":")
 	}
-	used, err := burn(ctx, pair)
-	if err != nil {
-		return "", err
-	}
-	share := used[0].Seconds() / (used[0] + used[1]).Seconds()
-	s.print("isolation: processors, %s: %d threads against %d get %.0f %% (%.1f s and %.1f s)\n", what, fewThreads, manyThreads, 100*share, used[0].Seconds(), used[1].Seconds())
-	switch {
-	case fair && share < 0.27:
-		s.hole("a VCM with many threads takes the processors of another: %.0f %% are left", 100*share)
-	case !fair && share > 0.27:
-		s.hole("that VCMs share the processors evenly proves nothing: without control groups they do, too (%.0f %%)", 100*share)
+	if !s.Short { // where other tests run beside this one, shares tell nothing
+		if err := s.measure(ctx, what, pair, fair); err != nil {
+			return "", err
+		}
 	}
 	// What is left behind: of a VCM that was killed, of one that was stopped, of all.
 	if err := pair[1].process.Kill(); err != nil {
@@ -115,6 +108,29 @@ func (s *Suite) shares(ctx context.Context, what, without string, fair bool) (ve
 		return "", err
 	}
 	return version, s.leave(name, version)
+}
+
+// measure has both want all processors, again if something else may have had them.
+func (s *Suite) measure(ctx context.Context, what string, pair []*vcm, fair bool) error {
+	const bound, tries = 0.27, 3 // between a ninth and a half
+	var share float64
+	for range tries {
+		used, err := burn(ctx, pair)
+		if err != nil {
+			return err
+		}
+		share = used[0].Seconds() / (used[0] + used[1]).Seconds()
+		s.print("isolation: processors, %s: %d threads against %d get %.0f %% (%.1f s and %.1f s)\n", what, fewThreads, manyThreads, 100*share, used[0].Seconds(), used[1].Seconds())
+		if fair == (share > bound) {
+			return nil
+		}
+	}
+	if fair {
+		s.hole("a VCM with many threads takes the processors of another: %.0f %% are left", 100*share)
+	} else {
+		s.hole("that VCMs share the processors evenly proves nothing: without control groups they do, too (%.0f %%)", 100*share)
+	}
+	return nil
 }
 
 // leave removes the groups that an orchestrator was in. It must have left them as
