@@ -56,7 +56,7 @@ func (h *hostile) build(ctx context.Context, bin string) (err error) {
 	if err := os.Chmod(h.dir, 0o755); err != nil { // VCMs run as somebody else
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "hostile", "-o", h.dir+"/", "../../vcm/cmd/vcmd", "../../orchestrator/cmd/orchestratord")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "hostile", "-o", h.dir+"/", "../../vcm/cmd/vcmd", "../../orchestrator/cmd/orchestratord", "./clients")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
@@ -71,6 +71,11 @@ func (h *hostile) build(ctx context.Context, bin string) (err error) {
 		}
 	}
 	return nil
+}
+
+// clients is a client in a process of its own.
+func (h *hostile) clients(args ...string) *exec.Cmd {
+	return exec.Command(filepath.Join(h.dir, "clients"), args...)
 }
 
 // unit hosts the two VCMs.

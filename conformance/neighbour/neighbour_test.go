@@ -1,11 +1,8 @@
 package neighbour_test
 
 import (
-	"context"
 	"flag"
-	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -19,46 +16,11 @@ var (
 	taken    hostile
 )
 
-// What makes this program a till, or one that holds connections.
-const (
-	envHold = "TESSERAE_HOLD_CONNECTIONS"
-	envTill = "TESSERAE_TILL"
-)
-
 func TestMain(m *testing.M) {
-	var err error
-	switch {
-	case os.Getenv(envHold) != "":
-		var address string
-		var n int
-		if _, err = fmt.Sscan(os.Getenv(envHold), &address, &n); err == nil {
-			err = neighbour.Hold(address, n, os.Stdin, os.Stdout)
-		}
-	case os.Getenv(envTill) != "":
-		err = neighbour.ServeTill(context.Background(), os.Stdin, os.Stdout)
-	default:
-		flag.Parse()
-		code := binaries.Main(m)
-		_ = os.RemoveAll(taken.dir)
-		os.Exit(code)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-// self is this program with one variable in its environment.
-func self(t testing.TB, env string) *exec.Cmd {
-	t.Helper()
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path)
-	cmd.Env = []string{env}
-	return cmd
+	flag.Parse()
+	code := binaries.Main(m)
+	_ = os.RemoveAll(taken.dir)
+	os.Exit(code)
 }
 
 // till vends at v until the test ends.
@@ -68,7 +30,7 @@ func (v *vcm) till(t testing.TB, every time.Duration) *neighbour.TillProcess {
 	if err != nil {
 		t.Fatal(err)
 	}
-	till, err := neighbour.StartTill(self(t, envTill+"=1"), neighbour.Errand{
+	till, err := neighbour.StartTill(taken.clients(), neighbour.Errand{
 		Address: v.server.Address, CA: ca, User: user, Password: password, Meters: v.meters, Every: every,
 	})
 	if err != nil {
@@ -135,7 +97,7 @@ func TestNeighbour(t *testing.T) {
 		alone, beside, said := p.beside(t, n, 2*time.Second)
 		a, b := neighbour.Summary(alone), neighbour.Summary(beside)
 		t.Logf("%s: %s; alone %s; p99 %.1f times, p50 %.1f times that; %s", n.name, b, a, b.Over(a), float64(b.P50)/float64(a.P50), said)
-		if starved(a, b) {
+		if starved(a, b) && free(a) {
 			t.Errorf("beside %s half of the calls take longer than %s", n.name, b.P50)
 		}
 	}
@@ -144,8 +106,12 @@ func TestNeighbour(t *testing.T) {
 // starved is the criterion. Half of the calls are looked at and not the slowest:
 // those are what another test on this machine delays.
 func starved(alone, beside neighbour.Latency) bool {
-	return beside.P50 > 20*time.Millisecond && beside.P50 > 10*alone.P50
+	return beside.P50 > 30*time.Millisecond && beside.P50 > 10*alone.P50
 }
+
+// free reports whether nobody else used the processors while there was no noise:
+// only then can a VCM that is starved be told from one that is not.
+func free(alone neighbour.Latency) bool { return alone.P90 < 2*time.Millisecond }
 
 // TestBusyNeighbour lets a VCM burn beside one that needs a good part of a
 // processor for what is asked of it. With control groups it gets that; without
@@ -155,24 +121,33 @@ func TestBusyNeighbour(t *testing.T) {
 		t.Log("REDUCED: without root VCMs have no control groups: one that burns starves another")
 		return
 	}
-	starves := func(without ...string) bool {
+	const rounds, enough = 3, 2
+	// starves reports in how many rounds the quiet VCM was starved, of those in
+	// which the machine had the time to serve it when there was no noise.
+	starves := func(without ...string) (times, of int) {
 		p := newPair(t, 500*time.Microsecond, without...)
-		const rounds = 3
-		times := 0
 		for range rounds {
 			alone, beside, said := p.beside(t, forks(), time.Second)
 			a, b := neighbour.Summary(alone), neighbour.Summary(beside)
 			t.Logf("without %q: %s; alone %s; %s", without, b, a, said)
+			if !free(a) {
+				continue
+			}
+			of++
 			if starved(a, b) {
 				times++
 			}
 		}
-		return 2*times > rounds
+		return times, of
 	}
-	if starves() {
+	times, of := starves()
+	bad, ofBad := starves("cgroup")
+	switch {
+	case of < enough || ofBad < enough:
+		t.Log("REDUCED: the machine is too busy to tell a VCM that is starved from one that is not")
+	case 2*times > of:
 		t.Error("a VCM that burns starves another")
-	}
-	if !starves("cgroup") {
+	case 2*bad <= ofBad:
 		t.Error("without control groups a VCM that burns starves nobody: that it does not with them proves nothing")
 	}
 }

@@ -49,7 +49,7 @@ func noises(connections int) []noise {
 		}
 	}}
 	crowd := noise{"connections", func(t testing.TB, v *vcm, _ time.Duration) func() string {
-		h, held, err := neighbour.StartHolder(self(t, fmt.Sprintf("%s=%s %d", envHold, v.server.Address, connections)))
+		h, held, err := neighbour.StartHolder(taken.clients(v.server.Address, fmt.Sprint(connections)))
 		if err != nil {
 			t.Fatal(err)
 		}
