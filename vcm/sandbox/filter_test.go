@@ -7,7 +7,6 @@ import (
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -101,13 +100,13 @@ func independent(t *testing.T, p policy) []unix.SockFilter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := bpf.Assemble(instructions)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var program []unix.SockFilter
-	for _, i := range raw {
-		program = append(program, unix.SockFilter{Code: i.Op, Jt: i.Jt, Jf: i.Jf, K: i.K})
+	for _, i := range instructions {
+		raw, err := i.Assemble()
+		if err != nil {
+			t.Fatal(err)
+		}
+		program = append(program, unix.SockFilter{Code: raw.Op, Jt: raw.Jt, Jf: raw.Jf, K: raw.K})
 	}
 	return program
 }
