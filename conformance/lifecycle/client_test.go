@@ -53,27 +53,28 @@ func (c *client) hangUp() {
 }
 
 func (c *client) step(ctx context.Context) {
-	m := c.choose()
+	m, id := c.choose()
 	if m == nil {
 		c.create(ctx)
 		return
 	}
 	switch n := c.draw.IntN(100); {
 	case n < 30:
-		c.do(ctx, m, Start, func() error { _, err := c.session.Start(ctx, m.uuid, nil, 20); return err })
+		c.do(ctx, m, Start, func() error { _, err := c.session.Start(ctx, id, nil, 20); return err })
 	case n < 55:
-		c.do(ctx, m, Stop, func() error { _, err := c.session.Stop(ctx, m.uuid, true, 5); return err })
+		c.do(ctx, m, Stop, func() error { _, err := c.session.Stop(ctx, id, true, 5); return err })
 	case n < 70:
-		c.set(ctx, m)
+		c.set(ctx, m, id)
 	case n < 78:
-		c.do(ctx, m, Delete, func() error { return c.session.Remove(ctx, m.uuid, true) })
+		c.do(ctx, m, Delete, func() error { return c.session.Remove(ctx, id, true) })
 	default:
 		_ = c.list(ctx)
 	}
 }
 
-// choose picks a VCM; none means that there is room for another one.
-func (c *client) choose() *made {
+// choose picks a VCM, by the id that a list or its creation has told; none means
+// that there is room for another one.
+func (c *client) choose() (m *made, id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var there []*made
@@ -83,10 +84,11 @@ func (c *client) choose() *made {
 		}
 	}
 	if len(there) < vcms && c.draw.IntN(vcms) >= len(there) {
-		return nil
+		return nil, ""
 	}
 	slices.SortFunc(there, func(a, b *made) int { return strings.Compare(a.name, b.name) })
-	return there[c.draw.IntN(len(there))]
+	m = there[c.draw.IntN(len(there))]
+	return m, m.uuid
 }
 
 func (c *client) create(ctx context.Context) {
@@ -121,16 +123,16 @@ func sign(m *made, r request.Request) ([]byte, error) {
 	return r.Sign(m.signer)
 }
 
-func (c *client) set(ctx context.Context, m *made) {
+func (c *client) set(ctx context.Context, m *made, id string) {
 	value := c.draw.IntN(2) == 0
-	file, err := sign(m, request.Request{Kind: request.SetProperties, VCM: m.uuid, Properties: request.Properties{Autostart: &value}})
+	file, err := sign(m, request.Request{Kind: request.SetProperties, VCM: id, Properties: request.Properties{Autostart: &value}})
 	if err != nil {
 		c.t.Error(err)
 		return
 	}
 	in := Input{VCM: m.name, Verb: SetProperty, Value: value}
 	from := c.now()
-	_, err = c.session.SetProperty(ctx, file, m.uuid, request.PropertyAutostart, fmt.Sprint(value))
+	_, err = c.session.SetProperty(ctx, file, id, request.PropertyAutostart, fmt.Sprint(value))
 	c.judge(in, m, from, err)
 }
 
