@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
 // lasting is how long an attack shall go on that has no end of its own.
@@ -54,16 +52,11 @@ func burnForks(a map[string]string) (string, error) {
 // has, as far as their limit, and again.
 func scratch(a map[string]string) (string, error) {
 	const from, piece, together = 24 << 20, 256 << 10, 8
-	fd, err := unix.Openat(vcmcontrol.DataDirFD, "store.new", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, _, done, err := storeFile("store.new")
 	if err != nil {
 		return "", err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return "", err
-	}
-	defer unix.Ftruncate(fd, st.Size)
+	defer done()
 	var written int64
 	p := make([]byte, piece)
 	at := int64(from)

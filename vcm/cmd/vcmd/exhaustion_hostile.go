@@ -16,18 +16,30 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
+// storeFile opens a file of the store. done gives it the size that it had.
+func storeFile(name string) (fd int, size int64, done func(), err error) {
+	fd, err = unix.Openat(vcmcontrol.DataDirFD, name, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return 0, 0, nil, err
+	}
+	return fd, st.Size, func() {
+		_ = unix.Ftruncate(fd, st.Size)
+		_ = unix.Close(fd)
+	}, nil
+}
+
 // bigFile makes the store's own file larger than any store.
 func bigFile(map[string]string) (string, error) {
-	fd, err := unix.Openat(vcmcontrol.DataDirFD, "store.log", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, _, done, err := storeFile("store.log")
 	if err != nil {
 		return "", err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return "", err
-	}
-	defer unix.Ftruncate(fd, st.Size)
+	defer done()
 	return "", unix.Ftruncate(fd, 512<<20) // sparse: nothing is written
 }
 
@@ -38,17 +50,11 @@ func fillStore(map[string]string) (string, error) {
 	var written int64
 	var last error
 	for _, name := range []string{"store.log", "store.new"} {
-		fd, err := unix.Openat(vcmcontrol.DataDirFD, name, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		fd, at, done, err := storeFile(name)
 		if err != nil {
 			return "", err
 		}
-		defer unix.Close(fd)
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return "", err
-		}
-		defer unix.Ftruncate(fd, st.Size)
-		at := st.Size
+		defer done()
 		for last = nil; last == nil && at < want; {
 			var n int
 			if n, last = unix.Pwrite(fd, make([]byte, piece), at); last == nil {
