@@ -17,15 +17,7 @@ func TestLeaderIsLostUnderACommand(t *testing.T) {
 	cluster := etcdtest.Start(t, 3)
 	r := binaries.New(t)
 	ctx := t.Context()
-	if err := r.Maker(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := r.Unit(ctx, "--etcd-endpoints", cluster.Endpoints()); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.EnrolProvider(ctx); err != nil {
-		t.Fatal(err)
-	}
+	furnish(t, r, "--etcd-endpoints", cluster.Endpoints())
 	request, err := r.Request(ctx, "wanted")
 	if err != nil {
 		t.Fatal(err)

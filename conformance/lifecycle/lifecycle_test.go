@@ -102,22 +102,13 @@ func newWorld(t *testing.T, flags ...string) *world {
 	r := binaries.New(t)
 	w := &world{t: t, rig: r, epoch: time.Now(), made: map[string]*made{}}
 	ctx := t.Context()
-	if err := r.Maker(ctx); err != nil {
-		t.Fatal(err)
-	}
-	_, orch, err := r.Unit(ctx, flags...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.orch = orch
-	if err := r.EnrolProvider(ctx); err != nil {
-		t.Fatal(err)
-	}
+	w.orch = furnish(t, r, flags...)
 	for kind, value := range map[string]string{"speed": "HSMSpeed2", "max-active-vcms": fmt.Sprint(maxActive)} {
 		if err := r.Licence(ctx, kind, value); err != nil {
 			t.Fatal(err)
 		}
 	}
+	var err error
 	if w.direct, err = r.Direct(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,23 @@ func anotherUnit(t *testing.T, r *rig.Rig, flags ...string) second {
 	return second{esn: u.ESN, orch: orch}
 }
 
+// furnish gives r a maker, a unit whose orchestrator has these options, and a
+// provider.
+func furnish(t *testing.T, r *rig.Rig, options ...string) (orch *rig.Daemon) {
+	t.Helper()
+	if err := r.Maker(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, orch, err := r.Unit(t.Context(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.EnrolProvider(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return orch
+}
+
 // Two units share a cluster, a host and its network. The provider's tools see the
 // VCMs of both, select by ESN, and go on while one of them is away.
 func TestUnitsBehindOneEtcd(t *testing.T) {
@@ -67,17 +84,9 @@ func TestUnitsBehindOneEtcd(t *testing.T) {
 	cluster := etcdtest.Start(t, 3)
 	r := binaries.New(t)
 	ctx := t.Context()
-	if err := r.Maker(ctx); err != nil {
-		t.Fatal(err)
-	}
 	// The last --network counts: one network for both.
 	shared := []string{"--etcd-endpoints", cluster.Endpoints(), "--network", r.Network()}
-	if _, _, err := r.Unit(ctx, shared...); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.EnrolProvider(ctx); err != nil {
-		t.Fatal(err)
-	}
+	furnish(t, r, shared...)
 	first, err := r.ESN()
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,6 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/orchestrator/admit"
 	"github.com/tesserae-hsm/tesserae/orchestrator/hosting"
-	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry"
 	"github.com/tesserae-hsm/tesserae/orchestrator/registry/etcdtest"
@@ -87,19 +86,23 @@ func unanswered(t *testing.T, running bool, do func(*hosting.Host, string) error
 
 func await(t *testing.T, h *hosting.Host, id string, want lifecycle.State) {
 	t.Helper()
-	deadline := time.Now().Add(wait)
-	for {
-		rec, err := h.Show(id)
+	awaitIn(t, func() (lifecycle.Record, error) { return h.Show(id) }, want)
+}
+
+// awaitIn waits for the record that get reads to be in a state.
+func awaitIn(t *testing.T, get func() (lifecycle.Record, error), want lifecycle.State) {
+	t.Helper()
+	for end := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
+		rec, err := get()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if rec.State == want {
 			return
 		}
-		if time.Now().After(deadline) {
+		if time.Now().After(end) {
 			t.Fatalf("it is %s, not %s", rec.State, want)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -145,12 +148,7 @@ func TestStartWithoutAnAnswerIsNotUndone(t *testing.T) {
 func TestStartOfAFailedOneWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	l, err := launch.New(launch.Config{Path: "/bin/false", Floor: launch.Plain, UIDBase: 1_879_000_000, Cgroups: launch.NoCgroups(), Log: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	r.cfg.Launcher, r.cfg.Policy.Attempts = l, 1
+	r.cfg.Launcher, r.cfg.Policy.Attempts = failing(t), 1
 	out := &outage{VCMs: r.cfg.VCMs}
 	r.cfg.VCMs = out
 	h := r.open(false)
@@ -161,18 +159,10 @@ func TestStartOfAFailedOneWithoutAnAnswer(t *testing.T) {
 	start := func() error { _, err := h.Start(t.Context(), "by", rec.UUID, nil, wait); return err }
 	stored := func(want lifecycle.State) {
 		t.Helper()
-		for end := time.Now().Add(wait); ; time.Sleep(5 * time.Millisecond) {
+		awaitIn(t, func() (lifecycle.Record, error) {
 			got, _, err := out.Get(t.Context(), rec.UUID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.State == want {
-				return
-			}
-			if time.Now().After(end) {
-				t.Fatalf("it is stored as %s, not %s", got.State, want)
-			}
-		}
+			return got, err
+		}, want)
 	}
 	if err := start(); err == nil {
 		t.Fatal("it started")

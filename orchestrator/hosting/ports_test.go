@@ -16,7 +16,6 @@ import (
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 	"github.com/tesserae-hsm/tesserae/orchestrator/admit"
 	"github.com/tesserae-hsm/tesserae/orchestrator/hosting"
-	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
 	"github.com/tesserae-hsm/tesserae/orchestrator/lifecycle"
 	"github.com/tesserae-hsm/tesserae/orchestrator/network"
 	"github.com/tesserae-hsm/tesserae/tenant/request"
@@ -223,12 +222,7 @@ func TestUnitsShareANetwork(t *testing.T) {
 func TestFailingStartsRefuseClients(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	l, err := launch.New(launch.Config{Path: "/bin/false", Floor: launch.Plain, UIDBase: 1_879_000_000, Cgroups: launch.NoCgroups(), Log: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	r.cfg.Launcher = l
+	r.cfg.Launcher = failing(t)
 	r.cfg.Policy.First, r.cfg.Policy.Last, r.cfg.Policy.Attempts = time.Second, time.Second, 3
 	h := r.open(false)
 	rec, err := h.Create(t.Context(), "by", r.request(request.Request{Kind: request.Create}), admit.Choices{})

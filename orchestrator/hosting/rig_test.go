@@ -131,6 +131,17 @@ type rig struct {
 	limit licensing.Entitlement
 }
 
+// failing is a launcher whose processes end at once.
+func failing(t testing.TB) *launch.Launcher {
+	t.Helper()
+	l, err := launch.New(launch.Config{Path: "/bin/false", Floor: launch.Plain, UIDBase: 1_879_000_000, Cgroups: launch.NoCgroups(), Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "host-")

@@ -40,16 +40,7 @@ func claimBehind(t *testing.T, member *etcdtest.Cluster) (*registry.Ownership, *
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	o, _, err := registry.Acquire(within(t, time.Minute), client, uuid.NewString(), registry.Claim{Owner: "first"}, quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = o.Release(ctx)
-	})
-	return o, p
+	return acquireUnit(t, client, uuid.NewString(), "first"), p
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

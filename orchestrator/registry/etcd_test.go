@@ -36,9 +36,12 @@ func server(t *testing.T, dir string) *embedded.Server {
 
 func acquire(t *testing.T, c *clientv3.Client, owner string) *registry.Ownership {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	o, _, err := registry.Acquire(ctx, c, esn, registry.Claim{Owner: owner, Host: "here"}, quiet())
+	return acquireUnit(t, c, esn, owner)
+}
+
+func acquireUnit(t *testing.T, c *clientv3.Client, esn, owner string) *registry.Ownership {
+	t.Helper()
+	o, _, err := registry.Acquire(within(t, time.Minute), c, esn, registry.Claim{Owner: owner, Host: "here"}, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,15 +16,12 @@ import (
 func TestOrphans(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	o := w.orchestrator()
-	id := w.create(o, newTenant(t), "orphan").Vcm.Uuid
-	w.start(o, id)
-	pid := processOf(t, id)
+	id, pid := w.serving()
 	forker := parentOf(t, pid)
 	w.orch.end(syscall.SIGKILL)
 	w.extra = []string{"--orphan-grace", "1s"}
 	w.startOrchestrator()
-	o = w.orchestrator()
+	o := w.orchestrator()
 	if v, err := o.Show(t.Context(), id); err != nil || v.State != "running" || v.Restarts != 0 {
 		t.Errorf("%+v %v", v, err)
 	}
@@ -68,10 +65,7 @@ func TestOrphans(t *testing.T) {
 func TestFailureLeavesVCMsServing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	o := w.orchestrator()
-	id := w.create(o, newTenant(t), "unharmed").Vcm.Uuid
-	w.start(o, id)
-	pid := processOf(t, id)
+	id, pid := w.serving()
 	w.orch.end(syscall.SIGKILL)
 	// The unit file is the last thing that is written before the services answer.
 	if err := os.Remove(w.path("o/unit.json")); err != nil {
@@ -99,6 +93,15 @@ func TestFailureLeavesVCMsServing(t *testing.T) {
 	if v, err := w.orchestrator().Show(t.Context(), id); err != nil || v.State != "running" || processOf(t, id) != pid {
 		t.Errorf("%+v %v", v, err)
 	}
+}
+
+// serving makes a VCM that serves.
+func (w *world) serving() (id string, pid int) {
+	w.t.Helper()
+	o := w.orchestrator()
+	id = w.create(o, newTenant(w.t), "serving").Vcm.Uuid
+	w.start(o, id)
+	return id, processOf(w.t, id)
 }
 
 func lives(pid int) bool {
