@@ -60,7 +60,7 @@ func runCommand(env *console.Env) *cli.Command {
 			&cli.StringFlag{Name: "isolation-floor", Value: launch.Rootless, Usage: "weakest isolation of a VCM: " + strings.Join(launch.Levels(), ", ")},
 			&cli.IntFlag{Name: "uid-base", Usage: "first of 1000 uids for VCMs, used as root only (default: a range that depends on the ESN)"},
 			&cli.DurationFlag{Name: "restart-pause", Value: launch.DefaultPolicy().Again, Usage: "longest pause before a VCM that served and was lost is started again"},
-			&cli.DurationFlag{Name: "orphan-grace", Usage: "how long VCMs serve on when this program was killed and is not started again (default: 0, for good)"},
+			&cli.DurationFlag{Name: "orphan-grace", Usage: "how long VCMs serve on when this program was killed and is not started again; 0 is for good"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn, error"},
 			&cli.BoolFlag{Name: "check-config", Usage: "check the options, print the effective ones and exit"},
 		},
@@ -124,7 +124,7 @@ func (o *options) check() error {
 		return console.Usagef("--restart-pause %s is shorter than %s", o.pause, least)
 	}
 	if o.grace < 0 {
-		return console.Usagef("--orphan-grace %s is negative", o.grace)
+		return console.Usagef("--orphan-grace %s is negative; wanted is how long, like 10m, or 0 for good", o.grace)
 	}
 	if o.etcd == embeddedEtcd && o.etcdCA+o.etcdCert+o.etcdKey != "" {
 		return console.Usagef("--etcd-ca, --etcd-cert and --etcd-key are for an external cluster; see --etcd-endpoints")
