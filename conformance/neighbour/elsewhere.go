@@ -6,27 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
-
-// first gives a process the processor before all others. Who lacks the privilege
-// to do so measures its own waiting, too.
-func first(pid int) {
-	tasks, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "task"))
-	if err != nil {
-		return
-	}
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
-	for _, task := range tasks {
-		if tid, err := strconv.Atoi(task.Name()); err == nil {
-			_ = unix.SchedSetAttr(tid, &attr, 0) // those that it makes inherit it
-		}
-	}
-}
 
 // StartElsewhere starts a client that in truth runs on another machine: it gets
 // the processor only when nobody else wants it.

@@ -2,7 +2,7 @@
 // the same unit.
 //
 // The till that vends at the quiet VCM, and the clients of the noisy one, run in
-// processes of their own. The till has the processor before everybody else, so
+// processes of their own. The kernel tells the till when an answer arrived, so
 // that its own waiting is not mistaken for the VCM's; the others have what nobody
 // else wants, because in truth they run on another machine.
 package neighbour
@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,15 +35,26 @@ type Till struct {
 	Meters         []*prismtoken1.MeterConfigIn
 	Every          time.Duration
 
-	clients []*vending.Client
+	clients []*client
 	next    atomic.Int64
+}
+
+type client struct {
+	*vending.Client
+	conn *stamped
+	free time.Time // when it would have been again, had the till never waited itself
 }
 
 // SignIn connects.
 func (t *Till) SignIn(ctx context.Context) error {
 	for range tills {
-		c, err := vending.Dial(ctx, t.Server)
-		if err != nil {
+		c, err := &client{}, error(nil)
+		server := t.Server
+		server.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c.conn, err = dialStamped(ctx, network, address)
+			return c.conn, err
+		}
+		if c.Client, err = vending.Dial(ctx, server); err != nil {
 			return err
 		}
 		t.clients = append(t.clients, c)
@@ -76,24 +88,33 @@ func (t *Till) Vend(ctx context.Context, lasts time.Duration) ([]time.Duration, 
 		all.Go(func() {
 			for i := w; i < calls && ctx.Err() == nil && errs[w] == nil; i += len(t.clients) {
 				due := began.Add(time.Duration(i)*t.Every + rand.N(t.Every))
-				if wait := time.Until(due); wait > 0 {
-					time.Sleep(wait)
-					due = time.Now()
+				took[i], errs[w] = t.call(ctx, c, due)
+				if errs[w] != nil {
+					errs[w] = fmt.Errorf("token %d of the quiet VCM: %w", i, errs[w])
 				}
-				meter := t.Meters[int(t.next.Add(1))%len(t.Meters)]
-				tokens, err := c.API.IssueCreditToken(ctx, vending.MessageID(), c.Token, meter, 0, 10, 0, 0)
-				if err == nil && len(tokens) == 0 {
-					err = errors.New("no token")
-				}
-				if err != nil {
-					errs[w] = fmt.Errorf("token %d of the quiet VCM: %w", i, vending.Error("issue", err))
-				}
-				took[i] = time.Since(due)
 			}
 		})
 	}
 	all.Wait()
 	return took, errors.Join(append(errs, ctx.Err())...)
+}
+
+// call vends when it is due and returns how long the answer took to come. An
+// answer before it that was late counts, too; that the till was, does not.
+func (t *Till) call(ctx context.Context, c *client, due time.Time) (time.Duration, error) {
+	time.Sleep(time.Until(due))
+	meter := t.Meters[int(t.next.Add(1))%len(t.Meters)]
+	tokens, err := c.API.IssueCreditToken(ctx, vending.MessageID(), c.Token, meter, 0, 10, 0, 0)
+	if err == nil && len(tokens) == 0 {
+		err = errors.New("no token")
+	}
+	if err != nil {
+		return 0, vending.Error("issue", err)
+	}
+	took, err := c.conn.took()
+	late := max(0, c.free.Sub(due))
+	c.free = due.Add(late + took)
+	return late + took, err
 }
 
 // Latency sums up what a till saw.

@@ -34,6 +34,8 @@ type Config struct {
 	Trust   *Trust
 	// Timeout bounds connecting and each call; zero means 30 seconds.
 	Timeout time.Duration
+	// Dial makes the connection below TLS; nil means the net's.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client is one connection. Like a Thrift client it has one call outstanding at
@@ -62,7 +64,7 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	dialling, cancel := context.WithTimeout(ctx, cfg.Timeout)
 	defer cancel()
-	conn, err := (&tls.Dialer{Config: cfg.Trust.TLS(host)}).DialContext(dialling, "tcp", cfg.Address)
+	conn, err := cfg.connect(dialling, host)
 	if err != nil {
 		var untrusted *UntrustedError
 		if errors.As(err, &untrusted) {
@@ -81,6 +83,24 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	c := &Client{API: prismtoken1.NewTokenApiClient(thrift.NewTStandardClient(protocol, protocol)), transport: framed}
 	c.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 	return c, nil
+}
+
+// connect shakes hands with who is at the address and is to be trusted as host.
+func (cfg *Config) connect(ctx context.Context, host string) (*tls.Conn, error) {
+	dial := cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	below, err := dial(ctx, "tcp", cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(below, cfg.Trust.TLS(host))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = below.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // Close ends the connection.

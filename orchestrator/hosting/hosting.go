@@ -91,6 +91,7 @@ func Open(ctx context.Context, cfg Config, rebooted bool) (*Host, error) {
 	epoch, _ := cfg.Unit.Epoch()
 	h.owned.Go(func() { h.followUnit(epoch) })
 	h.owned.Go(h.flush)
+	h.owned.Go(h.throttle)
 	return h, nil
 }
 

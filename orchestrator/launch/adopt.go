@@ -77,7 +77,7 @@ func (l *Launcher) Take(ctx context.Context, k Kept) (*Process, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Unavailable, "process that keeps processes: %w", err)
 	}
-	g := l.inUse(k.UUID, &group{version: k.Place.Version, dirs: k.Place.Dirs})
+	g := l.inUse(k.UUID, l.cfg.Cgroups.Adopt(k.UUID, k.Place.Version, k.Place.Dirs))
 	ctx, cancel := context.WithTimeout(ctx, askForker)
 	defer cancel()
 	files, err := link.conn.Call(ctx, methodTake, which{ID: k.ID}, nil)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,8 @@ import (
 // are behind it, because many hosts still have the first one or a mix.
 type Cgroups interface {
 	Make(name string, limits Limits) (Group, error)
+	// Adopt returns a group that another made like that.
+	Adopt(name, version string, dirs []string) Group
 	// Sweep removes the empty groups that keep does not want, and reports whether
 	// others of those are left: their processes are about to end.
 	Sweep(keep func(name string) bool) (left bool)
@@ -37,6 +40,8 @@ type Group interface {
 	Visit() (enter, leave []string)
 	// Dirs are its folders.
 	Dirs() []string
+	// Throttle bounds what its process writes to a disk; 0 is no bound.
+	Throttle(pid int, disk Disk, bytesPerSecond int64) error
 	// Remove drops the group after its last process has ended.
 	Remove()
 }
@@ -48,6 +53,10 @@ type none struct{}
 
 func (none) Make(string, Limits) (Group, error) { return noGroup{}, nil }
 
+func (none) Adopt(_, version string, dirs []string) Group {
+	return &group{version: version, dirs: dirs}
+}
+
 func (none) Sweep(func(string) bool) bool { return false }
 
 func (none) Close() error { return nil }
@@ -58,6 +67,8 @@ func (noGroup) Version() string { return "" }
 func (noGroup) Add(int) error   { return nil }
 func (noGroup) Dirs() []string  { return nil }
 func (noGroup) Remove()         {}
+
+func (noGroup) Throttle(int, Disk, int64) error { return nil }
 
 func (noGroup) Visit() (enter, leave []string) { return nil, nil }
 
@@ -71,6 +82,10 @@ type hierarchy struct {
 	bases map[string]string
 	// homes is where the orchestrator is, in v1.
 	homes map[string]string
+	// disk is where groups are made that write slower, in v1; "" for nowhere.
+	disk string
+	// enabled are the controllers that groups were given, in v2.
+	enabled []string
 	// leaf is the group that the orchestrator made way to, in v2, if it had to.
 	leaf string
 }
@@ -163,6 +178,9 @@ func prepareV1(own map[string]string, name string) (*hierarchy, error) {
 		}
 		h.bases[c] = dir
 	}
+	if own[diskV1] != "" {
+		h.disk = filepath.Join(own[diskV1], name)
+	}
 	return h, nil
 }
 
@@ -178,8 +196,11 @@ func prepareV2(own, name string) (*hierarchy, error) {
 			return nil, errkind.Errorf(errkind.Unavailable, "no %s controller in %s", c, own)
 		}
 	}
-	h := &hierarchy{version: "v2", bases: map[string]string{}}
-	enable := "+" + strings.Join(controllers, " +")
+	h := &hierarchy{version: "v2", bases: map[string]string{}, enabled: slices.Clone(controllers)}
+	if slices.Contains(strings.Fields(string(have)), diskV2) { // it can be done without
+		h.enabled = append(h.enabled, diskV2)
+	}
+	enable := "+" + strings.Join(h.enabled, " +")
 	if err := write(own, "cgroup.subtree_control", enable); err != nil {
 		h.leaf = filepath.Join(own, name+"-orchestrator")
 		if err := mkdir(h.leaf); err != nil {
@@ -214,7 +235,7 @@ func (h *hierarchy) comeBack() {
 		return
 	}
 	own := filepath.Dir(h.leaf)
-	_ = write(own, "cgroup.subtree_control", "-"+strings.Join(controllers, " -"))
+	_ = write(own, "cgroup.subtree_control", "-"+strings.Join(h.enabled, " -"))
 	if err := write(own, "cgroup.procs", strconv.Itoa(os.Getpid())); err != nil {
 		return // somebody else divides it
 	}
@@ -237,7 +258,7 @@ func delegated(own string) string {
 
 // Sweep implements Cgroups. The kernel removes no group that has a process.
 func (h *hierarchy) Sweep(keep func(name string) bool) (left bool) {
-	for _, base := range h.bases {
+	for _, base := range append(slices.Collect(maps.Values(h.bases)), h.disk) {
 		entries, err := os.ReadDir(base)
 		if err != nil {
 			continue // it was removed
@@ -254,7 +275,7 @@ func (h *hierarchy) Sweep(keep func(name string) bool) (left bool) {
 
 // Make implements Cgroups.
 func (h *hierarchy) Make(name string, l Limits) (Group, error) {
-	g := &group{version: h.version}
+	g := &group{version: h.version, slow: h.slow(name)}
 	for _, c := range controllers {
 		dir := filepath.Join(h.bases[c], name)
 		if err := mkdir(dir); err != nil {
@@ -279,7 +300,7 @@ func (h *hierarchy) Make(name string, l Limits) (Group, error) {
 
 // Close implements Cgroups.
 func (h *hierarchy) Close() error {
-	g := &group{}
+	g := &group{slow: h.disk}
 	for _, base := range h.bases {
 		if !slices.Contains(g.dirs, base) {
 			g.dirs = append(g.dirs, base)
@@ -315,6 +336,7 @@ func settings(version, controller string, l Limits) []setting {
 type group struct {
 	version string
 	dirs    []string
+	slow    string // see hierarchy.slow
 
 	enter, leave []string
 }
@@ -339,7 +361,7 @@ func (g *group) Visit() (enter, leave []string) { return g.enter, g.leave }
 // Remove retries for a moment: the kernel frees a group a little after its last
 // process was waited for.
 func (g *group) Remove() {
-	for _, d := range g.dirs {
+	for _, d := range append(slices.Clone(g.dirs), g.slow) {
 		for range 20 {
 			if err := os.Remove(d); err == nil || errors.Is(err, fs.ErrNotExist) {
 				break

@@ -79,8 +79,8 @@ func TestCgroupV2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want(t, own, "cgroup.subtree_control", "+memory +pids +cpu")
-	want(t, filepath.Join(own, "tess"), "cgroup.subtree_control", "+memory +pids +cpu")
+	want(t, own, "cgroup.subtree_control", "+memory +pids +cpu +io")
+	want(t, filepath.Join(own, "tess"), "cgroup.subtree_control", "+memory +pids +cpu +io")
 	vcm, err := g.Make("vcm", limits)
 	if err != nil {
 		t.Fatal(err)

@@ -140,6 +140,8 @@ type place struct {
 }
 
 func (p place) Make(string, launch.Limits) (launch.Group, error) { return p, nil }
+func (p place) Adopt(string, string, []string) launch.Group      { return p }
+func (p place) Throttle(int, launch.Disk, int64) error           { return nil }
 func (p place) Close() error                                     { return nil }
 func (p place) Version() string                                  { return "v1" }
 func (p place) Remove()                                          {}

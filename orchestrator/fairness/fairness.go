@@ -1,0 +1,108 @@
+// Package fairness decides which VCMs have to write slower for the sake of the
+// others of their host: the rules alone, from figures that somebody else has read.
+//
+// Control groups divide processors, but nothing divides the disk: a VCM that was
+// taken over and writes as fast as it can makes each commit of another one wait. A
+// VCM that writes more than Rate for longer than Burst takes is therefore
+// throttled to Limit until it has kept well below for a while. One that issues
+// tokens as fast as its unit lets it, and copies its store while it does, never
+// gets there: 10,000 tokens a second are 45 MB.
+package fairness
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+const (
+	// Period is how often to look.
+	Period = 100 * time.Millisecond
+	// Rate is what a VCM may write to the disk for long, in bytes a second, and
+	// Burst what it may write beyond that at once, in bytes.
+	Rate  = 96 << 20
+	Burst = 32 << 20
+	// Limit is what it may write once it was found to write more, in bytes a second.
+	Limit = 32 << 20
+	// Patience is how long it then has to write less than half of that.
+	Patience = 2 * time.Second
+)
+
+// Order is what a VCM shall do from now on.
+type Order struct {
+	UUID     string
+	Throttle bool
+}
+
+// Judge remembers what was written until now. Its zero value has seen nothing.
+type Judge struct {
+	at       time.Time
+	disk     int64
+	accounts map[string]account // as of at; none if nothing was looked at then
+}
+
+type account struct {
+	written  int64
+	level    float64 // bytes beyond Rate
+	light    time.Duration
+	throttle bool
+}
+
+// Look reports whether the VCMs have to be looked at, given how many bytes were
+// ever written to their disk: much is being written, or was, or somebody is
+// throttled. If not, that is all for this time.
+func (j *Judge) Look(at time.Time, disk int64) bool {
+	dt := at.Sub(j.at)
+	if !j.at.IsZero() && (float64(disk-j.disk) > Rate*dt.Seconds() || j.remembers()) {
+		return true
+	}
+	j.at, j.disk, j.accounts = at, disk, nil
+	return false
+}
+
+func (j *Judge) remembers() bool {
+	for _, a := range j.accounts {
+		if a.throttle || a.level > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Judge returns what changes for whom, given how many bytes each VCM's process has
+// ever written. It is called after Look said so, with the same time and disk.
+func (j *Judge) Judge(at time.Time, disk int64, written map[string]int64) []Order {
+	var orders []Order
+	now := make(map[string]account, len(written))
+	for uuid, w := range written {
+		was, known := j.accounts[uuid]
+		a := account{written: w}
+		if known && w >= was.written { // else it is another process by now
+			a = was.after(at.Sub(j.at), w)
+		}
+		if a.throttle != was.throttle {
+			orders = append(orders, Order{uuid, a.throttle})
+		}
+		now[uuid] = a
+	}
+	slices.SortFunc(orders, func(a, b Order) int { return cmp.Compare(a.UUID, b.UUID) })
+	j.at, j.disk, j.accounts = at, disk, now
+	return orders
+}
+
+// after is the account when dt later so much has been written.
+func (a account) after(dt time.Duration, written int64) account {
+	bytes := float64(written - a.written)
+	a.written = written
+	a.level = max(0, a.level+bytes-Rate*dt.Seconds())
+	if a.light += dt; bytes > Limit/2*dt.Seconds() {
+		a.light = 0
+	}
+	switch {
+	case a.level > Burst:
+		a.level, a.throttle = Burst, true
+	case a.light >= Patience:
+		a.throttle = false
+	}
+	return a
+}

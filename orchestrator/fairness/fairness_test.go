@@ -1,0 +1,95 @@
+package fairness_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tesserae-hsm/tesserae/orchestrator/fairness"
+)
+
+const mib = 1 << 20
+
+// host writes at constant speeds and keeps the books of it.
+type host struct {
+	judge   fairness.Judge
+	at      time.Time
+	disk    int64
+	written map[string]int64
+	looked  int
+}
+
+func newHost() *host {
+	return &host{at: time.Unix(1e9, 0), written: map[string]int64{"a": 7, "b": 9}}
+}
+
+// write has VCMs, and others on the host, write so many bytes a second.
+func (h *host) write(lasts time.Duration, elsewhere int64, speed map[string]int64) (orders []fairness.Order) {
+	for end := h.at.Add(lasts); h.at.Before(end); {
+		h.at = h.at.Add(fairness.Period)
+		part := func(bytes int64) int64 { return int64(float64(bytes) * fairness.Period.Seconds()) }
+		h.disk += part(elsewhere)
+		for uuid, bytes := range speed {
+			h.written[uuid] += part(bytes)
+			h.disk += part(bytes)
+		}
+		if h.judge.Look(h.at, h.disk) {
+			h.looked++
+			orders = append(orders, h.judge.Judge(h.at, h.disk, h.written)...)
+		}
+	}
+	return orders
+}
+
+func (h *host) want(t *testing.T, got []fairness.Order, want ...fairness.Order) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("at %s: %v, want %v", h.at.Sub(time.Unix(1e9, 0)), got, want)
+	}
+}
+
+func TestWriterIsThrottled(t *testing.T) {
+	t.Parallel()
+	h := newHost()
+	h.want(t, h.write(time.Minute, 0, map[string]int64{"a": 45 * mib, "b": 45 * mib}))
+	if h.looked > 0 {
+		t.Errorf("%d looks at VCMs that write less than one may", h.looked)
+	}
+	h.want(t, h.write(3*time.Second, 0, map[string]int64{"a": 200 * mib, "b": 60 * mib}), fairness.Order{UUID: "a", Throttle: true})
+	// At the limit it stays throttled, and a pause that is short changes nothing.
+	h.want(t, h.write(time.Minute, 0, map[string]int64{"a": fairness.Limit}))
+	h.want(t, h.write(time.Second, 0, nil))
+	h.want(t, h.write(time.Second, 0, map[string]int64{"a": fairness.Limit}))
+	h.want(t, h.write(fairness.Patience+fairness.Period, 0, map[string]int64{"a": mib}), fairness.Order{UUID: "a"})
+	h.looked = 0
+	h.want(t, h.write(time.Minute, 0, map[string]int64{"a": mib}))
+	if h.looked > 30 {
+		t.Errorf("%d looks at VCMs that write little", h.looked)
+	}
+}
+
+// A store that is copied is a burst, and what others write is not a VCM's doing.
+func TestBurstsAndOthersAreNot(t *testing.T) {
+	t.Parallel()
+	h := newHost()
+	for range 100 {
+		h.want(t, h.write(fairness.Period, 0, map[string]int64{"a": 160 * mib}))
+		h.want(t, h.write(time.Second, 0, map[string]int64{"a": 60 * mib}))
+	}
+	h.want(t, h.write(time.Minute, 900*mib, map[string]int64{"a": 12 * mib}))
+}
+
+// A new process begins at nothing, in a new group that throttles nobody.
+func TestAnotherProcess(t *testing.T) {
+	t.Parallel()
+	h := newHost()
+	fast := map[string]int64{"a": 500 * mib}
+	h.want(t, h.write(time.Second, 0, fast), fairness.Order{UUID: "a", Throttle: true})
+	h.written["a"] = 0
+	h.want(t, h.write(fairness.Period, 0, nil), fairness.Order{UUID: "a"})
+	h.want(t, h.write(time.Second, 0, fast), fairness.Order{UUID: "a", Throttle: true})
+	delete(h.written, "a")
+	h.want(t, h.write(time.Minute, 0, nil))
+	h.written["a"] = 0
+	h.want(t, h.write(time.Second, 0, fast), fairness.Order{UUID: "a", Throttle: true})
+}
