@@ -56,10 +56,10 @@ func (m *Module) KeyChange(tx Tx, in KeyChangeInput) (KeySet, error) {
 		all += i.Dec
 		set.Tokens = append(set.Tokens, i)
 	}
-	if err := v.commit(tx, to, licence); err != nil {
+	if err := v.commit(tx, &to, licence); err != nil {
 		return KeySet{}, err
 	}
-	return set, v.record(tx, in.Request, "token.keychange", in.PAN, from, Issued{Dec: all},
+	return set, v.record(tx, in.Request, "token.keychange", in.PAN, &from, Issued{Dec: all},
 		[2]string{"newRegister", strconv.Itoa(to.register)}, [2]string{"newSgc", fmt.Sprintf("%06d", to.attr.SGC)},
 		[2]string{"newKrn", strconv.Itoa(to.attr.KRN)}, [2]string{"tokens", strconv.Itoa(in.NumTokens)})
 }

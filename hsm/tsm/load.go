@@ -140,7 +140,7 @@ func (m *Module) chooseRegister(tx Tx, slot, wanted int, attr keyload.KeyAttribu
 
 // sameKey returns the slot's register that holds the key attr names, 0 if none.
 func (m *Module) sameKey(tx Tx, slot int, attr keyload.KeyAttributes) (int, error) {
-	registers, err := find(tx, attr.SGC, attr.KRN)
+	registers, err := newSearch().find(tx, attr.SGC, attr.KRN)
 	if err != nil {
 		return 0, err
 	}

@@ -120,6 +120,10 @@ type Module struct {
 	engine  atomic.Pointer[sts.Engine]
 	cache   keyCache
 
+	// What vending uses again and again.
+	pairs    sync.Pool // of *[][2]string
+	searches sync.Pool // of *search
+
 	trust    atomic.Pointer[Trust]
 	trusting sync.Mutex // held while trust is changed
 }

@@ -53,7 +53,9 @@ func (m *Module) Find(tx Tx, sgc, krn int) ([]Attributes, error) {
 	if err := m.ready(); err != nil {
 		return nil, err
 	}
-	registers, err := find(tx, sgc, krn)
+	s := m.search()
+	defer m.searches.Put(s)
+	registers, err := s.find(tx, sgc, krn)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +63,7 @@ func (m *Module) Find(tx Tx, sgc, krn int) ([]Attributes, error) {
 }
 
 func (m *Module) attributes(tx Tx, registers []int) ([]Attributes, error) {
-	licence, err := getLicence(tx)
+	licence, err := licenceIn(tx)
 	if err != nil {
 		return nil, err
 	}

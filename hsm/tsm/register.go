@@ -147,26 +147,46 @@ func eraseSlotKeys(tx Tx, slot int) (int, error) {
 	return len(registers), nil
 }
 
-// find returns the registers of a supply group and revision, newest base date
-// first, then by register.
-func find(tx Tx, sgc, krn int) ([]int, error) {
-	type hit struct {
-		order    [4]byte // digits of the base date
-		register int
-	}
-	var few [8]hit
-	hits := few[:0]
-	prefix := indexPrefix(sgc, krn)
-	err := tx.Range(prefix, func(key, _ []byte) error {
-		hits = append(hits, hit{[4]byte(key[len(key)-8 : len(key)-4]), registerOfIndex(key)})
+// search finds registers in the index. It is used again, for every vend makes one.
+type search struct {
+	prefix    []byte
+	hits      []hit
+	registers []int
+	note      func(key, value []byte) error // adds to hits
+}
+
+type hit struct {
+	order    [4]byte // digits of the base date
+	register int
+}
+
+func newSearch() *search {
+	s := new(search)
+	s.note = func(key, _ []byte) error {
+		s.hits = append(s.hits, hit{[4]byte(key[len(key)-8 : len(key)-4]), registerOfIndex(key)})
 		return nil
-	})
-	slices.SortStableFunc(hits, func(a, b hit) int { return bytes.Compare(b.order[:], a.order[:]) })
-	out := make([]int, len(hits))
-	for i, h := range hits {
-		out[i] = h.register
 	}
-	return out, err
+	return s
+}
+
+func (m *Module) search() *search {
+	if s, ok := m.searches.Get().(*search); ok {
+		return s
+	}
+	return newSearch()
+}
+
+// find returns the registers of a supply group and revision, newest base date
+// first, then by register. They are valid until the next search.
+func (s *search) find(tx Tx, sgc, krn int) ([]int, error) {
+	s.hits, s.registers = s.hits[:0], s.registers[:0]
+	s.prefix = indexPrefix(s.prefix[:0], sgc, krn)
+	err := tx.Range(s.prefix, s.note)
+	slices.SortStableFunc(s.hits, func(a, b hit) int { return bytes.Compare(b.order[:], a.order[:]) })
+	for _, h := range s.hits {
+		s.registers = append(s.registers, h.register)
+	}
+	return s.registers, err
 }
 
 // markUsed keeps the bitmap of used registers.

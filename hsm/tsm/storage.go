@@ -34,6 +34,12 @@ const (
 	prefixLimit = "lim/"
 )
 
+// Keys that every vend reads.
+var (
+	licenceKey = []byte(keyLicence)
+	loadingKey = []byte(keyLoading)
+)
+
 // SecretKeys are prefixes of the vault's keys whose values are secrets: a vault
 // had better not keep them in memory in the clear. The module caches what it
 // needs of them.
@@ -58,8 +64,8 @@ func appendDigits(p []byte, n, width int) []byte {
 	return strconv.AppendInt(p, int64(n), 10)
 }
 
-func indexPrefix(sgc, krn int) []byte {
-	p := append(make([]byte, 0, len(prefixIndex)+9), prefixIndex...)
+func indexPrefix(p []byte, sgc, krn int) []byte {
+	p = append(p, prefixIndex...)
 	p = append(appendDigits(p, sgc, 6), '/')
 	if krn != 0 {
 		p = append(strconv.AppendInt(p, int64(krn), 10), '/')
@@ -68,7 +74,7 @@ func indexPrefix(sgc, krn int) []byte {
 }
 
 func indexKey(sgc, krn, bdt, register int) []byte {
-	return fmt.Appendf(indexPrefix(sgc, krn), "%04d/%03d", bdt, register)
+	return fmt.Appendf(indexPrefix(nil, sgc, krn), "%04d/%03d", bdt, register)
 }
 
 func registerOfIndex(key []byte) (n int) {
@@ -103,7 +109,14 @@ func putJSON(tx Tx, key []byte, v any) error {
 const licenceSize = 21
 
 func getLicence(tx Tx) (Licence, error) {
-	raw, err := tx.Get([]byte(keyLicence))
+	l, err := licenceIn(tx)
+	l.Nonce = append([]byte(nil), l.Nonce...)
+	return l, err
+}
+
+// licenceIn is getLicence whose Nonce is valid during the transaction only.
+func licenceIn(tx Tx) (Licence, error) {
+	raw, err := tx.Get(licenceKey)
 	if err != nil {
 		return Licence{}, err
 	}
@@ -112,7 +125,7 @@ func getLicence(tx Tx) (Licence, error) {
 	}
 	l := Licence{
 		Loaded: raw[0] == 1, Left: binary.BigEndian.Uint32(raw[1:]),
-		Nonce: append([]byte(nil), raw[13:21]...),
+		Nonce: raw[13:21:21],
 	}
 	if at := int64(binary.BigEndian.Uint64(raw[5:])); at != 0 {
 		l.InhibitVend = time.Unix(at, 0).UTC()
@@ -133,12 +146,12 @@ func putLicence(tx Tx, l Licence) error {
 		at = l.InhibitVend.Unix()
 	}
 	raw = binary.BigEndian.AppendUint64(raw, uint64(at))
-	return tx.Put([]byte(keyLicence), append(raw, l.Nonce...))
+	return tx.Put(licenceKey, append(raw, l.Nonce...))
 }
 
 // loadingSlots returns the bits of the slots that are LOADING.
 func loadingSlots(tx Tx) (byte, error) {
-	raw, err := tx.Get([]byte(keyLoading))
+	raw, err := tx.Get(loadingKey)
 	if err != nil || len(raw) == 0 {
 		return 0, err
 	}
@@ -154,7 +167,7 @@ func setLoading(tx Tx, slot int, loading bool) error {
 	if loading {
 		bits |= 1 << slot
 	}
-	return tx.Put([]byte(keyLoading), []byte{bits})
+	return tx.Put(loadingKey, []byte{bits})
 }
 
 // view and update run fn in one transaction of the vault, in a module that works.

@@ -30,7 +30,9 @@ type Event struct {
 	Actor   string // who asked, as the caller named it
 	Subject string // a KMC, "SGC/KRN" of a key, or a meter's PAN
 	Detail  map[string]string
-	Pairs   [][2]string // more of Detail; a token's is all here, for a map costs more
+	// Pairs is more of Detail; a token's is all here, for a map costs more. It is
+	// the module's again when Audit has returned.
+	Pairs [][2]string
 }
 
 // Entry is an audit entry read back for SM?QL.

@@ -58,15 +58,15 @@ func (m *Module) Credit(tx Tx, in CreditInput) (Issued, error) {
 	if err != nil {
 		return Issued{}, err
 	}
-	out, err := v.seal(k, apdu)
+	out, err := v.seal(&k, apdu)
 	if err != nil {
 		return Issued{}, err
 	}
 	out.Units = units
-	if err := v.commit(tx, k, licence); err != nil {
+	if err := v.commit(tx, &k, licence); err != nil {
 		return Issued{}, err
 	}
-	return out, v.record(tx, in.Request, "token.credit", in.PAN, k, out,
+	return out, v.record(tx, in.Request, "token.credit", in.PAN, &k, out,
 		[2]string{"subclass", strconv.Itoa(in.SubClass)}, [2]string{"units", strconv.FormatInt(units, 10)}, [2]string{"tid", tidText(in.TID)})
 }
 
@@ -120,14 +120,14 @@ func (m *Module) Management(tx Tx, in ManagementInput) (Issued, error) {
 	if err != nil {
 		return Issued{}, refuse(CodeKeyParam, "value %04X of management subclass %d: %s", in.Value, in.SubClass, err)
 	}
-	out, err := v.seal(k, apdu)
+	out, err := v.seal(&k, apdu)
 	if err != nil {
 		return Issued{}, err
 	}
-	if err := v.commit(tx, k, licence); err != nil {
+	if err := v.commit(tx, &k, licence); err != nil {
 		return Issued{}, err
 	}
-	return out, v.record(tx, in.Request, "token.management", in.PAN, k, out,
+	return out, v.record(tx, in.Request, "token.management", in.PAN, &k, out,
 		[2]string{"subclass", strconv.Itoa(in.SubClass)}, [2]string{"value", fmt.Sprintf("%04X", in.Value)}, [2]string{"tid", tidText(in.TID)})
 }
 
@@ -191,35 +191,35 @@ func (v *vend) meter(pan string, ti, ea, tct int) (err error) {
 }
 
 // vendingKey reads a register for vending and derives the meter's key.
-func (v *vend) vendingKey(tx Tx, register, ti int) (*vendKey, error) {
+func (v *vend) vendingKey(tx Tx, register, ti int) (vendKey, error) {
 	k, err := v.anyKey(tx, register, ti)
 	if err != nil {
-		return nil, err
+		return vendKey{}, err
 	}
 	loading, err := loadingSlots(tx)
 	if err != nil {
-		return nil, err
+		return vendKey{}, err
 	}
 	if loading&(1<<k.limits.slot) != 0 && !v.m.profile.vendWhileLoading {
-		return nil, refuse(CodeKMCKeyState, "register %d belongs to KMC %s, whose key-agreement session is not ended (state LOADING); end it first", register, k.attr.KMC)
+		return vendKey{}, refuse(CodeKMCKeyState, "register %d belongs to KMC %s, whose key-agreement session is not ended (state LOADING); end it first", register, k.attr.KMC)
 	}
 	return k, nil
 }
 
 // anyKey reads a register without regard to its slot's state.
-func (v *vend) anyKey(tx Tx, register, ti int) (*vendKey, error) {
+func (v *vend) anyKey(tx Tx, register, ti int) (vendKey, error) {
 	l, found, err := getLimits(tx, register)
 	if err != nil {
-		return nil, err
+		return vendKey{}, err
 	}
 	if !found {
-		return nil, refuse(CodeRegisterEmpty, "register %d holds no key", register)
+		return vendKey{}, refuse(CodeRegisterEmpty, "register %d holds no key", register)
 	}
 	s, decoder, err := v.m.key(tx, register, l.id, &sts.KeyParams{PAN: v.pan, EA: v.ea, TI: sts.TI(ti)})
 	if err != nil {
-		return nil, err
+		return vendKey{}, err
 	}
-	return &vendKey{register: register, limits: l, attr: attributesOf(register, s, l), decoder: decoder}, nil
+	return vendKey{register: register, limits: l, attr: attributesOf(register, s, l), decoder: decoder}, nil
 }
 
 // times checks activation, issue, expiry and the window, in that order.
@@ -268,7 +268,7 @@ func expired(a Attributes, now time.Time) bool {
 
 // licence checks the transaction licence and takes one transaction from it.
 func (v *vend) licence(tx Tx) (Licence, error) {
-	l, err := getLicence(tx)
+	l, err := licenceIn(tx)
 	if err != nil {
 		return Licence{}, err
 	}
@@ -350,16 +350,32 @@ func (v *vend) record(tx Tx, r Request, kind, pan string, k *vendKey, out Issued
 	if v.m.cfg.Audit == nil {
 		return nil
 	}
+	var sgc [8]byte
+	var text [2 * sha256.Size]byte
 	digest := sha256.Sum256([]byte(out.Dec))
-	d := append(make([][2]string, 0, 9),
-		[2]string{"register", strconv.Itoa(k.register)}, [2]string{"sgc", string(appendDigits(nil, k.attr.SGC, 6))},
-		[2]string{"krn", strconv.Itoa(k.attr.KRN)}, [2]string{"ea", strconv.Itoa(int(v.ea))},
-		[2]string{"tokenSha256", hex.EncodeToString(digest[:])})
+	hex.Encode(text[:], digest[:])
+	buf := v.m.pairBuffer()
+	d := append((*buf)[:0],
+		[2]string{"ea", strconv.Itoa(int(v.ea))}, [2]string{"krn", strconv.Itoa(k.attr.KRN)},
+		[2]string{"register", strconv.Itoa(k.register)}, [2]string{"sgc", string(appendDigits(sgc[:0], k.attr.SGC, 6))},
+		[2]string{"tokenSha256", string(text[:])})
 	d = append(d, more...)
 	if r.Note[0] != "" {
 		d = append(d, r.Note)
 	}
-	return v.m.audit(tx, Event{Kind: kind, Actor: r.Actor, Subject: pan, Pairs: d})
+	err := v.m.audit(tx, Event{Kind: kind, Actor: r.Actor, Subject: pan, Pairs: d})
+	clear(d)
+	*buf = d
+	v.m.pairs.Put(buf)
+	return err
+}
+
+// pairBuffer is for the pairs of one event: every vend makes one.
+func (m *Module) pairBuffer() *[][2]string {
+	if buf, ok := m.pairs.Get().(*[][2]string); ok {
+		return buf
+	}
+	return new([][2]string)
 }
 
 func tidText(tid uint32) string {

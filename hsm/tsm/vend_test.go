@@ -236,7 +236,7 @@ func TestNoLogNoToken(t *testing.T) {
 			if broken {
 				return errors.New("disk full")
 			}
-			log = append(log, e)
+			log = append(log, kept(e))
 			return nil
 		}
 	}).with(group(123456, func(g *kmc.Group) { g.ULM = 1000 }))
