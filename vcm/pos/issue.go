@@ -96,7 +96,9 @@ func (s *Service) issue(ctx context.Context, class int, in Issue) ([]Token, erro
 		s.log.Warn("a currency amount is absurdly large; the interface counts in the base unit, not in hundred-thousandths",
 			"caller", in.Caller.Username, "message", in.MessageID, "amount", in.Amount)
 	}
-	return s.commit(ctx, in.Caller, in.MessageID, func(tx *store.Tx) ([]Token, error) { return s.vend(tx, &r) })
+	st := s.step()
+	st.request = r
+	return st.commit(ctx, in.Caller, in.MessageID, st.vend)
 }
 
 // CheckProprietary refuses the proprietary subclasses unless they are enabled.
@@ -109,24 +111,6 @@ func (s *Service) CheckProprietary() error {
 
 func auditOf(c Caller, messageID string) tsm.Request {
 	return tsm.Request{Actor: c.Realm + ":" + c.Username, Note: [2]string{"message", messageID}}
-}
-
-// commit runs make in a transaction, keeps its result in the same one, and
-// returns it once that is durable.
-func (s *Service) commit(ctx context.Context, c Caller, messageID string, make func(*store.Tx) ([]Token, error)) ([]Token, error) {
-	var out []Token
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
-		tokens, err := make(tx)
-		if err != nil {
-			return err
-		}
-		out = tokens
-		return s.keepResult(tx, c, messageID, tokens)
-	})
-	if err != nil {
-		return nil, s.explain(ctx, err)
-	}
-	return out, nil
 }
 
 // explain turns an error of the transaction into a client's fault.
@@ -349,7 +333,7 @@ func (s *Service) KeyChange(ctx context.Context, in KeyChange) ([]Token, error) 
 	if err := in.New.check(); err != nil {
 		return nil, err
 	}
-	return s.commit(ctx, in.Caller, in.MessageID, func(tx *store.Tx) ([]Token, error) {
+	return s.step().commit(ctx, in.Caller, in.MessageID, func(tx *store.Tx) ([]Token, error) {
 		sm := tx.Bucket(s.moduleBucket)
 		p, err := planKeys(&m, &in.New, effectiveAt(now, s.testMode), s.keyView(sm))
 		if err != nil {

@@ -77,6 +77,7 @@ type Service struct {
 	log          *slog.Logger
 	progress     progress
 	buffers      sync.Pool // of *[]byte, for what is put
+	steps        sync.Pool // of *step
 }
 
 // New returns a point of sale.
