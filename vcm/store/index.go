@@ -80,6 +80,14 @@ func (b *bucket) copy(o *owners) *bucket {
 // find returns where key is, or where it belongs.
 func (b *bucket) find(key []byte) (li, ii int, found bool) {
 	lo, hi := 0, len(b.leaves)
+	if last := hi - 1; last >= 0 && bytes.Compare(b.leaves[last].items[0].key(), key) <= 0 {
+		// Where keys are appended it is mostly here, or behind everything.
+		lo = hi
+		items := b.leaves[last].items
+		if bytes.Compare(items[len(items)-1].key(), key) < 0 {
+			return last, len(items), false
+		}
+	}
 	for lo < hi { // the first leaf that begins after key
 		mid := int(uint(lo+hi) >> 1)
 		if bytes.Compare(b.leaves[mid].items[0].key(), key) <= 0 {
@@ -146,7 +154,7 @@ func (b *bucket) set(it item) (old item, had bool) {
 		if ii == leafMax {
 			at = leafMax
 		}
-		right := &leaf{owner: b.owner, items: slices.Clone(l.items[at:])}
+		right := &leaf{owner: b.owner, items: append(make([]item, 0, leafMax), l.items[at:]...)}
 		clear(l.items[at:])
 		l.items = l.items[:at]
 		b.leaves = slices.Insert(b.leaves, li+1, right)

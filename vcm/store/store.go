@@ -16,16 +16,20 @@
 // value was sealed, placed in its page and counted in a keyed sum on its own;
 // a vend took 90 µs of processor there, client and TLS included, with 333
 // allocations. Here a commit is one box, one write, one sync, and nothing is
-// opened to be read: 29 µs and 80 allocations, 34 µs with a disk that syncs,
-// beside 19 µs of a bare echo (BenchmarkIssueCreditToken64). The price is
+// opened to be read: 28 µs and 60 allocations, 33 µs with a disk that syncs,
+// beside 20 µs and 37 of a bare echo (BenchmarkIssueCreditToken64). The price is
 // memory: some 60 bytes a key, and the values that are not cold.
 //
 // A sync costs 50 µs of processor, however it is asked for, and holds one of the
-// runtime's processors for its 100 to 170 µs. None of these gained anything that
-// could be told from the noise, alone or together: running the functions of the
-// next commit meanwhile, waiting for more callers (half of those that came
-// last), a sync that the kernel does on its own (io_submit), a third runtime
-// processor.
+// runtime's processors for its 100 to 170 µs, of which the disk has 65; the rest
+// is two sleeps of the thread and their wake-ups. None of these gained anything
+// that could be told from the noise, alone or together: running the functions of
+// the next commit meanwhile, waiting for more callers (half of those that came
+// last, or until nobody comes), beginning to write before the sync, a sync that
+// the kernel does on its own (io_submit), a third runtime processor. Where a
+// kernel wakes a thread on the processor that it last ran on although another
+// is idle, one of two is idle for a fifth of the time, and a vend takes a fifth
+// longer than under a scheduler that spreads them.
 //
 // # Durability
 //
