@@ -61,9 +61,9 @@ const (
 type codec struct {
 	in       []byte
 	inMem    *thrift.TMemoryBuffer
-	inProto  *thrift.TBinaryProtocol
+	inProto  *frameProtocol
 	outMem   *thrift.TMemoryBuffer
-	outProto *thrift.TBinaryProtocol
+	outProto *frameProtocol
 }
 
 func newCodec(limit int) *codec {
@@ -73,8 +73,8 @@ func newCodec(limit int) *codec {
 		TBinaryStrictRead: &strict, TBinaryStrictWrite: &strict,
 	}
 	x := &codec{inMem: &thrift.TMemoryBuffer{Buffer: new(bytes.Buffer)}, outMem: &thrift.TMemoryBuffer{Buffer: new(bytes.Buffer)}}
-	x.inProto = thrift.NewTBinaryProtocolConf(x.inMem, conf)
-	x.outProto = thrift.NewTBinaryProtocolConf(x.outMem, conf)
+	x.inProto = newFrameProtocol(x.inMem, conf)
+	x.outProto = newFrameProtocol(x.outMem, conf)
 	return x
 }
 
