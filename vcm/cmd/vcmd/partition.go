@@ -69,7 +69,7 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 	}
 	p.clock = clock.NewOffset(clock.System(), opened.Time.Offset())
 	p.store, err = store.Open(ctx, store.Config{
-		Dir: dir, Key: key.Bytes(), Counter: p.channel, Quota: start.DiskQuota,
+		Dir: dir, Key: key.Bytes(), Counter: &knownCounter{Counter: p.channel, at: opened.Counter}, Quota: start.DiskQuota,
 		Cold: cold(), Log: log,
 	})
 	if err != nil {
