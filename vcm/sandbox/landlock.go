@@ -127,8 +127,20 @@ func (r *Report) proveLandlock(wanted string, abi, data, stranger int) {
 	r.add(controlLandlock, wanted, got, reason, strings.Join(proof, "; "))
 }
 
+const probeName = ".probe"
+
 // tryData is the positive control: the store's own work goes on.
-func tryData(dir int) error { return exceedFileSize(dir, 1) }
+func tryData(dir int) error {
+	fd, err := unix.Openat(dir, probeName, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = unix.Close(fd)
+		_ = unix.Unlinkat(dir, probeName, 0)
+	}()
+	return unix.Ftruncate(fd, 1)
+}
 
 func tryBind() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
