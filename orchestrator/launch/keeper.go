@@ -18,8 +18,7 @@ import (
 
 // keeper is what a forker knows.
 type keeper struct {
-	jobs  chan func() // for the thread that makes processes
-	spare spare       // that thread's
+	maker *maker
 	over  chan struct{}
 	once  sync.Once
 
@@ -41,8 +40,8 @@ type held struct {
 	control, said int // descriptors; -1 once it has ended
 }
 
-func newKeeper() *keeper {
-	k := &keeper{jobs: make(chan func()), over: make(chan struct{}), kept: map[uint64]*held{}, ids: map[int]uint64{}, bases: map[string]bool{}}
+func newKeeper(m *maker) *keeper {
+	k := &keeper{maker: m, over: make(chan struct{}), kept: map[uint64]*held{}, ids: map[int]uint64{}, bases: map[string]bool{}}
 	k.alone = time.AfterFunc(forgotten, k.endAlone)
 	return k
 }
@@ -62,17 +61,14 @@ func (k *keeper) hello(c *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
 	if h.Protocol != protocol || len(r.Files) != 1 {
 		return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "a forker speaks version %d of its protocol, not %d", protocol, h.Protocol)
 	}
+	k.maker.await()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch {
-	case k.ending:
-		return fdrpc.Reply{}, errkind.Errorf(errkind.Unavailable, "the forker is ending")
-	case h.Fence < k.fence:
-		return fdrpc.Reply{}, errkind.Errorf(errkind.Refused, "a later orchestrator (%d) was here before this one (%d)", k.fence, h.Fence)
-	case k.master != nil:
-		return fdrpc.Reply{}, errkind.Errorf(errkind.Mode, "another orchestrator is here")
+	if err := k.welcomes(h); err != nil {
+		k.maker.release()
+		return fdrpc.Reply{}, err
 	}
-	if err := dupTo(r.Files[0], low); err != nil {
+	if err := k.maker.use(r.Files[0]); err != nil {
 		return fdrpc.Reply{}, errkind.Errorf(errkind.Unavailable, "VCM program: %w", err)
 	}
 	self, err := unix.PidfdOpen(os.Getpid(), unix.PIDFD_NONBLOCK)
@@ -84,17 +80,17 @@ func (k *keeper) hello(c *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
 	return fdrpc.Reply{Body: welcome{PID: os.Getpid()}, Files: []*os.File{os.NewFile(uintptr(self), "forker")}}, nil
 }
 
-func dupTo(f *os.File, number int) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
+// welcomes says why an orchestrator cannot be taken now. k.mu is held.
+func (k *keeper) welcomes(h hello) error {
+	switch {
+	case k.ending:
+		return errkind.Errorf(errkind.Unavailable, "the forker is ending")
+	case h.Fence < k.fence:
+		return errkind.Errorf(errkind.Refused, "a later orchestrator (%d) was here before this one (%d)", k.fence, h.Fence)
+	case k.master != nil:
+		return errkind.Errorf(errkind.Mode, "another orchestrator is here")
 	}
-	var dupErr error
-	err = raw.Control(func(fd uintptr) { dupErr = unix.Dup3(int(fd), number, unix.O_CLOEXEC) })
-	if err == nil {
-		err = dupErr
-	}
-	return err
+	return nil
 }
 
 func (k *keeper) obeys(c *fdrpc.Conn) bool {

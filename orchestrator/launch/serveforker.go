@@ -2,16 +2,12 @@ package launch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
 	"runtime"
-	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -26,12 +22,6 @@ const forkerName = "vcm-forker"
 
 // forkerSocket is the listening socket of a forker.
 const forkerSocket = 3
-
-// low is above the descriptors of every child. A forker leaves none of these
-// numbers free, and has the binary at this one: before a child's exec the runtime
-// moves descriptors to numbers just above the highest that the child gets,
-// whatever is open there.
-const low = 64
 
 // forgotten is how long a forker waits for its first orchestrator.
 const forgotten = 30 * time.Second
@@ -53,9 +43,6 @@ func ServeForker() {
 }
 
 func serveForker() error {
-	if err := fillLow(); err != nil {
-		return err
-	}
 	l, err := net.FileListener(os.NewFile(forkerSocket, socketName))
 	if err != nil {
 		return err
@@ -64,43 +51,16 @@ func serveForker() error {
 	// a terminal or of a log's reader is not the end of the VCMs.
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
-	k := newKeeper()
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		started <- nameThread()
-		k.spare.prepare()
-		for job := range k.jobs {
-			job()
-		}
-	}()
-	if err := <-started; err != nil {
+	m, err := newMaker()
+	if err != nil {
 		return err
 	}
+	k := newKeeper(m)
 	go k.accept(l)
 	go k.heed(signals)
 	k.wait()
 	k.clear()
 	return nil
-}
-
-// fillLow leaves no number up to low free.
-func fillLow() error {
-	for {
-		fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil || fd == low {
-			return err
-		}
-		if fd > low {
-			return errors.Join(unix.Dup3(fd, low, unix.O_CLOEXEC), unix.Close(fd))
-		}
-	}
-}
-
-func nameThread() error {
-	name := [16]byte{}
-	copy(name[:], forkerName)
-	return unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 }
 
 // accept serves orchestrators of the forker's own user, and root's.
@@ -178,46 +138,32 @@ func (k *keeper) answer(_ context.Context, c *fdrpc.Conn, r fdrpc.Request) (fdrp
 
 var errNoMaster = errkind.Errorf(errkind.Refused, "another orchestrator has taken over")
 
-// fork has the child made by the thread that visits control groups.
-func (k *keeper) fork(c *fdrpc.Conn, r fdrpc.Request) (reply fdrpc.Reply, err error) {
+// fork has the child made, and remembers it.
+func (k *keeper) fork(c *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
 	var o order
 	if err := r.Decode(&o); err != nil {
-		return reply, err
+		return fdrpc.Reply{}, err
 	}
 	const kept = 2
-	if len(r.Files) <= kept {
-		return reply, errkind.Errorf(errkind.Invalid, "%d descriptors", len(r.Files))
+	theirs := len(r.Files) - kept
+	if theirs <= 0 {
+		return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "%d descriptors", len(r.Files))
 	}
-	fds := make([]int, len(r.Files))
-	for i, f := range r.Files {
-		raw, err := f.SyscallConn()
-		if err == nil {
-			err = raw.Control(func(fd uintptr) { fds[i] = int(fd) })
-		}
-		if err != nil {
-			return reply, err
-		}
+	keep, err := numbers(r.Files[theirs:])
+	if err != nil {
+		return fdrpc.Reply{}, err
 	}
-	var done sync.WaitGroup
-	done.Add(1)
-	k.jobs <- func() {
-		reply, err = k.make(c, o, fds[:len(fds)-kept], fds[len(fds)-kept:])
-		done.Done()
-		k.spare.prepare()
-	}
-	done.Wait()
-	return reply, err
-}
-
-// make makes the child and remembers it. It runs on the one thread that does.
-func (k *keeper) make(c *fdrpc.Conn, o order, files, kept []int) (fdrpc.Reply, error) {
-	k.mu.Lock()
+	k.maker.await()
+	k.mu.Lock() // until it is remembered nobody may wait for it
 	defer k.mu.Unlock()
 	if k.master != c || k.ending { // meanwhile
+		k.maker.release()
 		return fdrpc.Reply{}, errNoMaster
 	}
-	o.Flags = k.spare.use(o.Flags)
-	m := o.carryOut(files)
+	m, err := k.maker.make(o, r.Files[:theirs])
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
 	if m.Errno != 0 {
 		return fdrpc.Reply{Body: m}, nil
 	}
@@ -227,46 +173,6 @@ func (k *keeper) make(c *fdrpc.Conn, o order, files, kept []int) (fdrpc.Reply, e
 		_, _ = unix.Wait4(m.PID, nil, 0, nil)
 		return fdrpc.Reply{}, errkind.Errorf(errkind.Unavailable, "%w", os.NewSyscallError("pidfd_open", err))
 	}
-	m.ID = k.keep(o, m.PID, kept)
+	m.ID = k.keep(o, m.PID, keep)
 	return fdrpc.Reply{Body: m, Files: []*os.File{os.NewFile(uintptr(handle), "process")}}, nil
-}
-
-// carryOut makes the child.
-func (o order) carryOut(files []int) (m made) {
-	m.Born = len(o.Enter) > 0 && move(o.Enter) == nil
-	p := plan{flags: o.Flags, ownUID: o.OwnUID}
-	numbers := make([]uintptr, len(files))
-	for i, fd := range files {
-		numbers[i] = uintptr(fd)
-	}
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", low), []string{o.Name},
-		&syscall.ProcAttr{Dir: "/", Env: []string{}, Files: numbers, Sys: p.attributes(o.UID)})
-	m.PID = pid
-	if err != nil && !errors.As(err, &m.Errno) {
-		m.Errno = unix.EIO
-	}
-	if len(o.Enter) > 0 {
-		if err := move(o.Leave); err != nil {
-			fmt.Fprintf(os.Stderr, "%s: leave the control groups of a VCM: %v\n", forkerName, err)
-		}
-	}
-	return m
-}
-
-// move moves the calling thread into control groups. Unlike a process, or a
-// thread of another process, it does so without waiting for all processors to
-// have been idle once.
-func move(files []string) error {
-	for _, path := range files {
-		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		_, err = unix.Write(fd, []byte("0"))
-		_ = unix.Close(fd)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
