@@ -272,7 +272,7 @@ func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
 // address is used where a property names an address.
 func (u Unit) address(text, uuid string) (netip.Addr, error) {
-	var taken []string
+	taken := make([]string, 0, len(u.VCMs))
 	for _, v := range u.VCMs {
 		if v.UUID != uuid {
 			taken = append(taken, v.Properties.IPAddress)

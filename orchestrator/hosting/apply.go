@@ -283,6 +283,11 @@ func (v *vcm) idle() bool {
 
 // stamp is the module's time for a record, the host's while the unit is away.
 func (h *Host) stamp(ctx context.Context) time.Time {
+	if r := h.read.Load(); r != nil {
+		if since := time.Since(r.at); since < readingGood {
+			return r.module.Add(since).UTC()
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	t, err := h.now(ctx)

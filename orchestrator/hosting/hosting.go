@@ -19,8 +19,10 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
@@ -69,6 +71,9 @@ type Host struct {
 	// is in memory, so that no two decisions count on the same room. Storing
 	// comes after: many requests share a commit.
 	admission sync.Mutex
+	counted   []lifecycle.Record // room for what admission counts; under admission
+
+	read atomic.Pointer[reading] // the last one; nil before the first
 
 	mu   sync.Mutex
 	vcms map[string]*vcm
@@ -232,11 +237,13 @@ func (h *Host) all() []*vcm {
 	return out
 }
 
-// records returns the VCMs as admission counts them, in any order.
+// records returns the VCMs as admission counts them, in any order. They are there
+// until h.admission, which the caller holds, is released: a copy of its own for each
+// of a thousand starts was most of what they left to be collected.
 func (h *Host) records() []lifecycle.Record {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := make([]lifecycle.Record, 0, len(h.vcms))
+	out := slices.Grow(h.counted[:0], len(h.vcms))
 	for _, v := range h.vcms {
 		v.mu.Lock()
 		rec := v.rec
@@ -246,6 +253,7 @@ func (h *Host) records() []lifecycle.Record {
 		v.mu.Unlock()
 		out = append(out, rec)
 	}
+	h.counted = out
 	return out
 }
 
@@ -255,8 +263,18 @@ func (h *Host) now(ctx context.Context) (t hsmapi.Time, err error) {
 		t, err = c.Time(ctx)
 		return err
 	})
+	if err == nil {
+		h.read.Store(&reading{module: t.Module, at: time.Now()})
+	}
 	return t, err
 }
+
+// reading is what the module's clock showed.
+type reading struct{ module, at time.Time }
+
+// readingGood is how long a record's time may be reckoned from a reading. What
+// follows a decision within a moment need not wait for the unit again.
+const readingGood = time.Second
 
 // admitter is the unit as admission sees it. The caller holds h.admission.
 func (h *Host) admitter(t hsmapi.Time) admit.Unit {
