@@ -82,6 +82,10 @@ type Start struct {
 	// MemoryLimit is what the process may use, in bytes; its collector keeps
 	// below it. 0: not limited.
 	MemoryLimit int64 `json:"memoryLimit,omitempty"`
+	// Processors is the set of those that the process may use, 64 a word. It may
+	// have been made on one of them, as its threads are until it is told; empty: it
+	// was not.
+	Processors []uint64 `json:"processors,omitempty"`
 }
 
 // Isolation is what the launcher was able to give the process.

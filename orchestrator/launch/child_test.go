@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,9 @@ type census struct {
 	PID       int
 	Nets      int
 	Isolation vcmcontrol.Isolation
+
+	Processors int      // it began with
+	Told       []uint64 // of those that it may use
 }
 
 // child speaks vcmcontrol; what it does is in the VCM's name.
@@ -85,7 +89,7 @@ func child() int {
 	over := make(chan error, 1)
 	go func() { over <- conn.Run(context.Background()) }()
 	s := <-starts
-	found.Isolation = s.Isolation
+	found.Isolation, found.Told = s.Isolation, s.Processors
 	if s.Name == "talkative" {
 		go func() {
 			for {
@@ -158,7 +162,7 @@ func ready(ctx context.Context, conn *fdrpc.Conn, found census) error {
 }
 
 func takeCensus() census {
-	c := census{Env: os.Environ(), Args: os.Args, UID: os.Getuid(), PID: os.Getpid()}
+	c := census{Env: os.Environ(), Args: os.Args, UID: os.Getuid(), PID: os.Getpid(), Processors: runtime.NumCPU()}
 	for fd := range 1024 {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && !runtimeFD(fd) {
 			c.FDs = append(c.FDs, fd)

@@ -14,7 +14,8 @@
 // forker reads no network, runs no tenant's code and decides nothing. It keeps
 // for each process what a successor of the orchestrator needs: the process, of
 // which it is the parent, the orchestrator's end of the control socket, the
-// reading end of what the process says, its control group, and how it ended.
+// reading end of what the process says, its control group, and how it ended. One
+// thread of it makes the processes, with descriptors of its own: see maker.
 //
 // The next orchestrator of the same folder (Config.Dir) finds the forker at a
 // socket there that only its own user can reach. It lists what is kept (Kept),
@@ -106,6 +107,8 @@ type Launcher struct {
 	chosen atomic.Int32 // index of the first plan that has not failed yet
 	null   *os.File
 	forker *forker // nil without
+
+	processors []uint64 // that VCMs may use; none if their processes are not made on one
 
 	starting sync.Mutex // held while a process is being made
 
@@ -255,6 +258,7 @@ func (l *Launcher) start(ctx context.Context, spec Spec, group Group, c channels
 		l.cfg.Log.Warn("not in its control group", "uuid", spec.Start.UUID, "err", err)
 		spec.Start.Isolation.Cgroup = ""
 	}
+	spec.Start.Processors = l.processors
 	if err := l.tell(ctx, p, spec.Start); err != nil {
 		p.Kill()
 		return nil, err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"math/bits"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -138,6 +140,10 @@ func getsExactlyWhatIsDeclared(t *testing.T, cfg launch.Config) {
 	if len(c.Env) != 0 || !slices.Equal(c.Args, []string{"vcmd " + s.Start.UUID}) {
 		t.Errorf("environment %q, arguments %q", c.Env, c.Args)
 	}
+	// Made on one processor, it is told of all; otherwise there is nothing to tell.
+	if all := runtime.NumCPU(); len(c.Told) == 0 && c.Processors != all || len(c.Told) > 0 && (c.Processors != 1 || count(c.Told) != all) || len(c.Told) > 0 != (cfg.Forker == "") {
+		t.Errorf("made on %d of %d processors and told of %x", c.Processors, all, c.Told)
+	}
 	if len(c.Isolation.Namespaces) != 6 {
 		t.Fatalf("this kernel granted the namespaces %v only; the full set is needed to test them", c.Isolation.Namespaces)
 	}
@@ -153,6 +159,13 @@ func getsExactlyWhatIsDeclared(t *testing.T, cfg launch.Config) {
 			t.Errorf("data directory: uid %d mode %o (%v)", st.Uid, st.Mode, err)
 		}
 	}
+}
+
+func count(mask []uint64) (n int) {
+	for _, w := range mask {
+		n += bits.OnesCount64(w)
+	}
+	return n
 }
 
 func TestStatsModeAndStop(t *testing.T) {

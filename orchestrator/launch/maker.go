@@ -24,11 +24,12 @@ const low = 64
 // with a copy of those of its maker's and gives them back one by one, which for
 // those that are kept for a thousand other children took as long as all the rest.
 type maker struct {
-	turn  chan struct{} // who has taken it may give one piece of work
-	work  chan func()
-	pass  int // end of a socket pair by which the thread gets descriptors
-	taken int // its own end
-	spare spare
+	turn   chan struct{} // who has taken it may give one piece of work
+	work   chan func()
+	pass   int // end of a socket pair by which the thread gets descriptors
+	taken  int // its own end
+	spare  spare
+	anchor anchor
 }
 
 // newMaker starts the thread. The runtime's poller exists by then: the thread may
@@ -166,6 +167,10 @@ func (m *maker) use(binary *os.File) error {
 func (m *maker) make(o order, files []*os.File) (out made, err error) {
 	err = m.do(files, func(fds []int) error {
 		o.Flags = m.spare.use(o.Flags)
+		if o.Alone {
+			m.anchor.drop()
+			defer m.anchor.weigh()
+		}
 		out = o.carryOut(fds)
 		return nil
 	})

@@ -65,6 +65,9 @@ type order struct {
 	Enter []string `json:"enter"`
 	Leave []string `json:"leave"`
 	Place place    `json:"place"`
+	// Alone has the child made on one processor, to which it keeps until it is told
+	// of the others.
+	Alone bool `json:"alone,omitempty"`
 }
 
 // place is a control group, for who has to remove it.

@@ -154,7 +154,7 @@ func (l *Launcher) fork(p plan, uid int, spec Spec, g Group, files []*os.File, h
 	name := programName + " " + spec.Start.UUID
 	to := newWords(l.cfg.Log.With("uuid", spec.Start.UUID))
 	if l.forker != nil {
-		o := order{UUID: spec.Start.UUID, Name: name, Flags: p.flags, OwnUID: p.ownUID, UID: uid, Place: place{Version: g.Version(), Dirs: g.Dirs()}}
+		o := order{UUID: spec.Start.UUID, Name: name, Flags: p.flags, OwnUID: p.ownUID, UID: uid, Place: place{Version: g.Version(), Dirs: g.Dirs()}, Alone: len(l.processors) > 0}
 		o.Enter, o.Leave = g.Visit()
 		made, err := l.forker.fork(o, append(files, here, said)...)
 		if err != nil {

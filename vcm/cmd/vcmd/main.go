@@ -41,9 +41,7 @@ const (
 func main() { os.Exit(run()) }
 
 func run() int {
-	// A start is one thing after the other: on more processors it would do no more
-	// at a time, but wake threads for each turn, and all of them enter the sandbox.
-	procs := runtime.GOMAXPROCS(1)
+	procs := alone()
 	var level slog.LevelVar
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
 	if err := live(&level, log, procs); err != nil {
@@ -53,9 +51,8 @@ func run() int {
 	return 0
 }
 
-// live is the whole life of the process, on procs processors once it serves. nil
-// means that it was told to end.
-func live(level *slog.LevelVar, log *slog.Logger, procs int) error {
+// live is the whole life of the process. nil means that it was told to end.
+func live(level *slog.LevelVar, log *slog.Logger, procs *processors) error {
 	door, err := sandbox.Begin()
 	if err != nil {
 		return fmt.Errorf("sandbox: %w", err)
@@ -77,7 +74,8 @@ func live(level *slog.LevelVar, log *slog.Logger, procs int) error {
 	}
 	log = log.With("vcm", start.UUID)
 
-	m, err := assemble(ctx, start, door, log)
+	procs.allow(start.Processors)
+	m, err := assemble(ctx, start, door, procs, log)
 	if err != nil {
 		return errors.Join(err, c.reportFailure(ctx, err))
 	}
@@ -85,7 +83,6 @@ func live(level *slog.LevelVar, log *slog.Logger, procs int) error {
 	c.serves(m)
 	c.reportReady(m.ready)
 	runtime.Gosched() // until the report is on its way
-	runtime.GOMAXPROCS(procs)
 	m.services.run("host keys", m.checkKeys)
 	log.Info("VCM is ready", "module", m.ready.ModuleID, "isolation", m.ready.Level)
 	return m.live(ctx, c, log)

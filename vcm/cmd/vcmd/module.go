@@ -35,6 +35,7 @@ type module struct {
 	start vcmcontrol.Start
 	door  *sandbox.Door
 	ready vcmcontrol.Ready
+	procs *processors
 	began time.Time // by the module's clock
 
 	*partition
@@ -55,7 +56,7 @@ type module struct {
 
 // assemble enters the sandbox, opens the partition and builds everything on it,
 // from the inside out. When it returns, every listener is being served.
-func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, log *slog.Logger) (_ *module, err error) {
+func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, procs *processors, log *slog.Logger) (_ *module, err error) {
 	began := time.Now()
 	stage := func(name string) { log.Debug("start", "done", name, "after", time.Since(began)) }
 	tuneMemory(start.MemoryLimit)
@@ -64,7 +65,7 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, l
 		return nil, err
 	}
 	stage("sandbox")
-	m := &module{start: start, door: door}
+	m := &module{start: start, door: door, procs: procs}
 	if m.partition, err = openPartition(ctx, start, dir, log); err != nil {
 		return nil, err
 	}

@@ -58,6 +58,7 @@ func (m *module) serve(ctx context.Context, log *slog.Logger) error {
 			return err
 		}
 		m.listeners = append(m.listeners, nl)
+		nl = busy{nl, m.procs}
 		service, log := l.Service, log.With("listener", l.Service)
 		if s, ok := offered[service]; ok {
 			cfg := sshrpc.ServerConfig{

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// processors are those that the process may use once it has something to do.
+//
+// A start is one thing after the other, and a VCM that nobody uses is no more. On
+// more processors it would do no more at a time, but wake threads for each turn:
+// all of them enter the sandbox, and stay. Therefore the process is made where it
+// has one processor only, keeps the runtime to that when it may use the others,
+// and takes those with its first client.
+type processors struct {
+	n    int
+	once sync.Once
+}
+
+// alone keeps the runtime to one processor.
+func alone() *processors { return &processors{n: runtime.GOMAXPROCS(1)} }
+
+// allow lets the threads run on the processors of mask, 64 a word, instead of the
+// one that the process was made on; an empty mask changes nothing.
+func (p *processors) allow(mask []uint64) {
+	if len(mask) == 0 {
+		return
+	}
+	where, size := uintptr(unsafe.Pointer(&mask[0])), uintptr(len(mask)*8)
+	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_SCHED_SETAFFINITY, 0, size, where); e != 0 {
+		return // built with cgo: it serves as slowly as it is isolated badly
+	}
+	var now unix.CPUSet
+	if unix.SchedGetaffinity(0, &now) == nil {
+		p.n = now.Count()
+	}
+}
+
+// take gives them all to the runtime.
+func (p *processors) take() { p.once.Do(func() { runtime.GOMAXPROCS(p.n) }) }
+
+// busy is a listener whose first client makes the process take its processors.
+type busy struct {
+	net.Listener
+	processors *processors
+}
+
+func (b busy) Accept() (net.Conn, error) {
+	c, err := b.Listener.Accept()
+	if err == nil {
+		b.processors.take()
+	}
+	return c, err
+}
