@@ -57,9 +57,7 @@ func live(level *slog.LevelVar, log *slog.Logger, procs *processors) error {
 	if err != nil {
 		return fmt.Errorf("sandbox: %w", err)
 	}
-	// The first process of a pid namespace gets only signals it handles.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+	ctx := context.Background()
 	c, err := openControl(os.NewFile(vcmcontrol.ControlFD, "control"))
 	if err != nil {
 		return err
@@ -83,6 +81,11 @@ func live(level *slog.LevelVar, log *slog.Logger, procs *processors) error {
 	c.serves(m)
 	c.reportReady(m.ready)
 	runtime.Gosched() // until the report is on its way
+	// The first process of a pid namespace gets only signals it handles. To handle them
+	// the runtime makes three threads, which a start need not wait for, nor take into
+	// the sandbox: until here the end of the control socket ends it, or its time.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
 	m.services.run("host keys", m.checkKeys)
 	log.Info("VCM is ready", "module", m.ready.ModuleID, "isolation", m.ready.Level)
 	return m.live(ctx, c, log)
