@@ -27,7 +27,7 @@ func (l *Launcher) takeOver() error {
 		l.tidy(true)
 		return nil
 	}
-	l.processors = usable()
+	l.processors = usable() // a forker makes a child on one of them
 	l.forker = &forker{
 		program: l.cfg.Forker, dir: l.cfg.Dir, binary: l.binary, log: l.cfg.Log,
 		hello: hello{Protocol: protocol, Fence: l.cfg.Fence, Grace: l.cfg.Grace},

@@ -36,7 +36,7 @@ const (
 
 // protocol is the version of all this. A forker of another version is not spoken
 // to: it may be older or newer than the program that finds it.
-const protocol = 1
+const protocol = 2
 
 // socketName is the forker's socket in the folder of its orchestrator.
 const socketName = "forker.sock"
