@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// Period is how often to look.
-	Period = 100 * time.Millisecond
+	// Period is how often to look. Where the disk is busy that is a file of the
+	// kernel's for each VCM.
+	Period = 250 * time.Millisecond
 	// Rate is what a VCM may write to the disk for long, in bytes a second, and
 	// Burst what it may write beyond that at once, in bytes.
 	Rate  = 96 << 20
