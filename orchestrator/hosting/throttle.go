@@ -3,8 +3,8 @@ package hosting
 import (
 	"time"
 
-	"github.com/tesserae-hsm/tesserae/orchestrator/fairness"
 	"github.com/tesserae-hsm/tesserae/orchestrator/launch"
+	"github.com/tesserae-hsm/tesserae/orchestrator/throttle"
 )
 
 // throttle has the VCMs that write too much write slower, until the host closes.
@@ -17,8 +17,8 @@ func (h *Host) throttle() {
 	for _, v := range h.all() { // a run before this one may have left some throttled
 		h.bound(v, disk, 0)
 	}
-	var judge fairness.Judge
-	look := time.NewTicker(fairness.Period)
+	var judge throttle.Judge
+	look := time.NewTicker(throttle.Period)
 	defer look.Stop()
 	for {
 		select {
@@ -31,15 +31,14 @@ func (h *Host) throttle() {
 			h.cfg.Log.Warn("what VCMs write is not bounded any more", "err", err)
 			return
 		}
-		now := time.Now()
-		if !judge.Look(now, total) {
-			continue
-		}
-		vcms, written := h.writers()
-		for _, o := range judge.Judge(now, total, written) {
+		var vcms map[string]*vcm
+		for _, o := range judge.Judge(time.Now(), total, func() (written map[string]int64) {
+			vcms, written = h.writers()
+			return written
+		}) {
 			var rate int64
 			if o.Throttle {
-				rate = fairness.Limit
+				rate = throttle.Limit
 			}
 			h.bound(vcms[o.UUID], disk, rate)
 		}

@@ -1,18 +1,18 @@
-package fairness_test
+package throttle_test
 
 import (
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/tesserae-hsm/tesserae/orchestrator/fairness"
+	"github.com/tesserae-hsm/tesserae/orchestrator/throttle"
 )
 
 const mib = 1 << 20
 
 // host writes at constant speeds and keeps the books of it.
 type host struct {
-	judge   fairness.Judge
+	judge   throttle.Judge
 	at      time.Time
 	disk    int64
 	written map[string]int64
@@ -24,24 +24,24 @@ func newHost() *host {
 }
 
 // write has VCMs, and others on the host, write so many bytes a second.
-func (h *host) write(lasts time.Duration, elsewhere int64, speed map[string]int64) (orders []fairness.Order) {
+func (h *host) write(lasts time.Duration, elsewhere int64, speed map[string]int64) (orders []throttle.Order) {
 	for end := h.at.Add(lasts); h.at.Before(end); {
-		h.at = h.at.Add(fairness.Period)
-		part := func(bytes int64) int64 { return int64(float64(bytes) * fairness.Period.Seconds()) }
+		h.at = h.at.Add(throttle.Period)
+		part := func(bytes int64) int64 { return int64(float64(bytes) * throttle.Period.Seconds()) }
 		h.disk += part(elsewhere)
 		for uuid, bytes := range speed {
 			h.written[uuid] += part(bytes)
 			h.disk += part(bytes)
 		}
-		if h.judge.Look(h.at, h.disk) {
+		orders = append(orders, h.judge.Judge(h.at, h.disk, func() map[string]int64 {
 			h.looked++
-			orders = append(orders, h.judge.Judge(h.at, h.disk, h.written)...)
-		}
+			return h.written
+		})...)
 	}
 	return orders
 }
 
-func (h *host) want(t *testing.T, got []fairness.Order, want ...fairness.Order) {
+func (h *host) want(t *testing.T, got []throttle.Order, want ...throttle.Order) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("at %s: %v, want %v", h.at.Sub(time.Unix(1e9, 0)), got, want)
@@ -55,12 +55,12 @@ func TestWriterIsThrottled(t *testing.T) {
 	if h.looked > 0 {
 		t.Errorf("%d looks at VCMs that write less than one may", h.looked)
 	}
-	h.want(t, h.write(3*time.Second, 0, map[string]int64{"a": 200 * mib, "b": 60 * mib}), fairness.Order{UUID: "a", Throttle: true})
+	h.want(t, h.write(3*time.Second, 0, map[string]int64{"a": 200 * mib, "b": 60 * mib}), throttle.Order{UUID: "a", Throttle: true})
 	// At the limit it stays throttled, and a pause that is short changes nothing.
-	h.want(t, h.write(time.Minute, 0, map[string]int64{"a": fairness.Limit}))
+	h.want(t, h.write(time.Minute, 0, map[string]int64{"a": throttle.Limit}))
 	h.want(t, h.write(time.Second, 0, nil))
-	h.want(t, h.write(time.Second, 0, map[string]int64{"a": fairness.Limit}))
-	h.want(t, h.write(fairness.Patience+fairness.Period, 0, map[string]int64{"a": mib}), fairness.Order{UUID: "a"})
+	h.want(t, h.write(time.Second, 0, map[string]int64{"a": throttle.Limit}))
+	h.want(t, h.write(throttle.Patience+throttle.Period, 0, map[string]int64{"a": mib}), throttle.Order{UUID: "a"})
 	h.looked = 0
 	h.want(t, h.write(time.Minute, 0, map[string]int64{"a": mib}))
 	if h.looked > 30 {
@@ -73,7 +73,7 @@ func TestBurstsAndOthersAreNot(t *testing.T) {
 	t.Parallel()
 	h := newHost()
 	for range 100 {
-		h.want(t, h.write(fairness.Period, 0, map[string]int64{"a": 160 * mib}))
+		h.want(t, h.write(throttle.Period, 0, map[string]int64{"a": 160 * mib}))
 		h.want(t, h.write(time.Second, 0, map[string]int64{"a": 60 * mib}))
 	}
 	h.want(t, h.write(time.Minute, 900*mib, map[string]int64{"a": 12 * mib}))
@@ -84,12 +84,12 @@ func TestAnotherProcess(t *testing.T) {
 	t.Parallel()
 	h := newHost()
 	fast := map[string]int64{"a": 500 * mib}
-	h.want(t, h.write(time.Second, 0, fast), fairness.Order{UUID: "a", Throttle: true})
+	h.want(t, h.write(time.Second, 0, fast), throttle.Order{UUID: "a", Throttle: true})
 	h.written["a"] = 0
-	h.want(t, h.write(fairness.Period, 0, nil), fairness.Order{UUID: "a"})
-	h.want(t, h.write(time.Second, 0, fast), fairness.Order{UUID: "a", Throttle: true})
+	h.want(t, h.write(throttle.Period, 0, nil), throttle.Order{UUID: "a"})
+	h.want(t, h.write(time.Second, 0, fast), throttle.Order{UUID: "a", Throttle: true})
 	delete(h.written, "a")
 	h.want(t, h.write(time.Minute, 0, nil))
 	h.written["a"] = 0
-	h.want(t, h.write(time.Second, 0, fast), fairness.Order{UUID: "a", Throttle: true})
+	h.want(t, h.write(time.Second, 0, fast), throttle.Order{UUID: "a", Throttle: true})
 }

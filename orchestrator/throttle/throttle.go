@@ -1,4 +1,4 @@
-// Package fairness decides which VCMs have to write slower for the sake of the
+// Package throttle decides which VCMs have to write slower for the sake of the
 // others of their host: the rules alone, from figures that somebody else has read.
 //
 // Control groups divide processors, but nothing divides the disk: a VCM that was
@@ -7,7 +7,7 @@
 // throttled to Limit until it has kept well below for a while. One that issues
 // tokens as fast as its unit lets it, and copies its store while it does, never
 // gets there: 10,000 tokens a second are 45 MB.
-package fairness
+package throttle
 
 import (
 	"cmp"
@@ -49,16 +49,34 @@ type account struct {
 	throttle bool
 }
 
-// Look reports whether the VCMs have to be looked at, given how many bytes were
-// ever written to their disk: much is being written, or was, or somebody is
-// throttled. If not, that is all for this time.
-func (j *Judge) Look(at time.Time, disk int64) bool {
+// Judge returns what changes for whom, given how many bytes were ever written to
+// the VCMs' disk. It asks how many each VCM's process has written, which is work
+// where there are a thousand, only when much is being written, or was, or somebody
+// is throttled.
+func (j *Judge) Judge(at time.Time, disk int64, written func() map[string]int64) []Order {
 	dt := at.Sub(j.at)
-	if !j.at.IsZero() && (float64(disk-j.disk) > Rate*dt.Seconds() || j.remembers()) {
-		return true
+	much := !j.at.IsZero() && float64(disk-j.disk) > Rate*dt.Seconds()
+	j.at, j.disk = at, disk
+	if !much && !j.remembers() {
+		j.accounts = nil
+		return nil
 	}
-	j.at, j.disk, j.accounts = at, disk, nil
-	return false
+	var orders []Order
+	now := map[string]account{}
+	for uuid, w := range written() {
+		was, known := j.accounts[uuid]
+		a := account{written: w}
+		if known && w >= was.written { // else it is another process by now
+			a = was.after(dt, w)
+		}
+		if a.throttle != was.throttle {
+			orders = append(orders, Order{uuid, a.throttle})
+		}
+		now[uuid] = a
+	}
+	slices.SortFunc(orders, func(a, b Order) int { return cmp.Compare(a.UUID, b.UUID) })
+	j.accounts = now
+	return orders
 }
 
 func (j *Judge) remembers() bool {
@@ -68,27 +86,6 @@ func (j *Judge) remembers() bool {
 		}
 	}
 	return false
-}
-
-// Judge returns what changes for whom, given how many bytes each VCM's process has
-// ever written. It is called after Look said so, with the same time and disk.
-func (j *Judge) Judge(at time.Time, disk int64, written map[string]int64) []Order {
-	var orders []Order
-	now := make(map[string]account, len(written))
-	for uuid, w := range written {
-		was, known := j.accounts[uuid]
-		a := account{written: w}
-		if known && w >= was.written { // else it is another process by now
-			a = was.after(at.Sub(j.at), w)
-		}
-		if a.throttle != was.throttle {
-			orders = append(orders, Order{uuid, a.throttle})
-		}
-		now[uuid] = a
-	}
-	slices.SortFunc(orders, func(a, b Order) int { return cmp.Compare(a.UUID, b.UUID) })
-	j.at, j.disk, j.accounts = at, disk, now
-	return orders
 }
 
 // after is the account when dt later so much has been written.
