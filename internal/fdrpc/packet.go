@@ -49,12 +49,22 @@ func (c *Conn) write(m message, files []*os.File) error {
 // errDropped is a message that a peer which does not read will never see.
 var errDropped = errors.New("the peer does not read; the message was dropped")
 
-// encodeRights puts descriptors into a control message. It goes around
-// os.File.Fd, which may make a descriptor blocking for everybody who shares it.
+// encodeRights puts descriptors into a control message.
 func encodeRights(files []*os.File) ([]byte, error) {
 	if len(files) == 0 {
 		return nil, nil
 	}
+	fds, err := Descriptors(files)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor to send: %w", err)
+	}
+	return unix.UnixRights(fds...), nil
+}
+
+// Descriptors are the numbers of files, for as long as the caller keeps these. It
+// goes around os.File.Fd, which may make a descriptor blocking for everybody who
+// shares it.
+func Descriptors(files []*os.File) ([]int, error) {
 	fds := make([]int, len(files))
 	for i, f := range files {
 		raw, err := f.SyscallConn()
@@ -62,10 +72,10 @@ func encodeRights(files []*os.File) ([]byte, error) {
 			err = raw.Control(func(fd uintptr) { fds[i] = int(fd) })
 		}
 		if err != nil {
-			return nil, fmt.Errorf("descriptor to send: %w", err)
+			return nil, err
 		}
 	}
-	return unix.UnixRights(fds...), nil
+	return fds, nil
 }
 
 // buffers holds packets while they are read. A connection that waits has none,
@@ -124,6 +134,16 @@ func decode(p []byte, flags int) (message, error) {
 }
 
 func rights(oob []byte) ([]*os.File, error) {
+	fds, err := Rights(oob)
+	var files []*os.File
+	for _, fd := range fds {
+		files = append(files, os.NewFile(uintptr(fd), "received"))
+	}
+	return files, err
+}
+
+// Rights are the descriptors in a control message.
+func Rights(oob []byte) (fds []int, err error) {
 	if len(oob) == 0 {
 		return nil, nil
 	}
@@ -131,17 +151,12 @@ func rights(oob []byte) ([]*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control message: %w", err)
 	}
-	var files []*os.File
 	for i := range msgs {
-		fds, err := unix.ParseUnixRights(&msgs[i])
-		if err != nil {
-			continue
-		}
-		for _, fd := range fds {
-			files = append(files, os.NewFile(uintptr(fd), "received"))
+		if more, err := unix.ParseUnixRights(&msgs[i]); err == nil {
+			fds = append(fds, more...)
 		}
 	}
-	return files, nil
+	return fds, nil
 }
 
 func closeAll(files []*os.File) {

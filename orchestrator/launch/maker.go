@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
+	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
 )
 
 // low is above the descriptors of every child. A maker leaves none of these
@@ -101,7 +102,7 @@ func (m *maker) release() { m.turn <- struct{}{} }
 // it runs. The turn comes back when the thread is ready for the next one, after do
 // has returned.
 func (m *maker) do(files []*os.File, fn func(fds []int) error) error {
-	fds, err := numbers(files)
+	fds, err := fdrpc.Descriptors(files)
 	if err == nil {
 		err = os.NewSyscallError("sendmsg", unix.Sendmsg(m.pass, []byte{0}, unix.UnixRights(fds...), nil, 0))
 	}
@@ -131,31 +132,11 @@ func (m *maker) receive(n int) (fds []int, err error) {
 	if err != nil {
 		return nil, os.NewSyscallError("recvmsg", err)
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:got])
-	for i := 0; err == nil && i < len(messages); i++ {
-		var more []int
-		more, err = unix.ParseUnixRights(&messages[i])
-		fds = append(fds, more...)
-	}
+	fds, err = fdrpc.Rights(control[:got])
 	if err == nil && (len(fds) != n || flags&unix.MSG_CTRUNC != 0) {
 		err = errkind.Errorf(errkind.Unavailable, "%d descriptors instead of %d", len(fds), n)
 	}
 	return fds, err
-}
-
-// numbers are the descriptors of files, which stay theirs.
-func numbers(files []*os.File) ([]int, error) {
-	fds := make([]int, len(files))
-	for i, f := range files {
-		raw, err := f.SyscallConn()
-		if err == nil {
-			err = raw.Control(func(fd uintptr) { fds[i] = int(fd) })
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return fds, nil
 }
 
 // use makes the binary the one that children run.

@@ -149,7 +149,7 @@ func (k *keeper) fork(c *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
 	if theirs <= 0 {
 		return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "%d descriptors", len(r.Files))
 	}
-	keep, err := numbers(r.Files[theirs:])
+	keep, err := fdrpc.Descriptors(r.Files[theirs:])
 	if err != nil {
 		return fdrpc.Reply{}, err
 	}
