@@ -2,9 +2,11 @@ package launch_test
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -161,6 +163,26 @@ func TestForkerObeysNobodyElse(t *testing.T) {
 	}
 	cfg.Fence++
 	take(t, launcher(t, cfg))
+}
+
+// Who is not understood says so, and what to do is said beside it.
+func TestForkerOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	cfg := launch.Config{Dir: t.TempDir(), Fence: 1, Path: "/proc/self/exe", Forker: "/proc/self/exe", Floor: launch.Plain, Cgroups: launch.NoCgroups(), Log: quiet()}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(cfg.Dir, launch.SocketName), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	t.Cleanup(func() { l.Close(); served.Wait() })
+	served.Go(func() {
+		if uc, err := l.AcceptUnix(); err == nil {
+			_ = fdrpc.New(uc, nil).Run(context.Background()) // which refuses whatever is asked
+		}
+	})
+	if _, err := launch.New(cfg); !errkind.Is(err, errkind.Invalid) || !strings.Contains(err.Error(), "another version") || !strings.Contains(err.Error(), "SIGTERM") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestEndWhileNobodyWasThere(t *testing.T) {

@@ -75,6 +75,8 @@ func (f *forker) find(ctx context.Context) error {
 			return nil
 		case errors.Is(err, errNoForker):
 			return nil
+		case errkind.Is(err, errkind.Invalid):
+			return fmt.Errorf("the process that keeps VCMs for %s is of another version of this program: start that version, or end the process with SIGTERM, and its VCMs with it: %w", f.dir, err)
 		case !errkind.Is(err, errkind.Mode) && !errkind.Is(err, errkind.Unavailable):
 			return fmt.Errorf("the process that keeps VCMs for %s: %w", f.dir, err)
 		}
