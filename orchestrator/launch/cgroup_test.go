@@ -34,16 +34,28 @@ func want(t *testing.T, dir, file, value string) {
 	}
 }
 
+// fakeV1 is a host with a hierarchy for each of the controllers, in which the caller
+// is in the group own, and has made the group tess and vcm in it, but for disks: that
+// one is made when it is needed.
+func fakeV1(t *testing.T, root string, controllers ...string) (mounts, own string) {
+	t.Helper()
+	for i, c := range controllers {
+		if dir := filepath.Join(root, c, "own", "tess"); c == "blkio" {
+			fake(t, dir)
+		} else {
+			fake(t, filepath.Join(dir, "vcm"), "memory.limit_in_bytes", "memory.swappiness", "pids.max", "cpu.shares", "cgroup.procs")
+		}
+		mounts += "30 20 0:2 /box " + root + "/" + c + " rw - cgroup cgroup rw," + c + "\n"
+		own += string(rune('1'+i)) + ":" + c + ":/box/own\n"
+	}
+	return mounts, own
+}
+
 // The kernel fills a new group's folder with files; the test does it in advance.
 func TestCgroupV1(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	mounts, own := "", ""
-	for i, c := range []string{"memory", "pids", "cpu"} {
-		fake(t, filepath.Join(root, c, "own", "tess", "vcm"), "memory.limit_in_bytes", "memory.swappiness", "pids.max", "cpu.shares", "cgroup.procs")
-		mounts += "30 20 0:2 /box " + root + "/" + c + " rw - cgroup cgroup rw," + c + "\n"
-		own += string(rune('1'+i)) + ":" + c + ":/box/own\n"
-	}
+	mounts, own := fakeV1(t, root, "memory", "pids", "cpu")
 	g, err := launch.FindCgroupsIn(mounts, own, "tess")
 	if err != nil {
 		t.Fatal(err)

@@ -16,15 +16,7 @@ const disk launch.Disk = "254:0"
 func TestThrottleV1(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	mounts, own := "", ""
-	for i, c := range []string{"memory", "pids", "cpu", "blkio"} {
-		fake(t, filepath.Join(root, c, "own", "tess"))
-		mounts += "30 20 0:2 /box " + root + "/" + c + " rw - cgroup cgroup rw," + c + "\n"
-		own += string(rune('1'+i)) + ":" + c + ":/box/own\n"
-	}
-	for _, c := range []string{"memory", "pids", "cpu"} {
-		fake(t, filepath.Join(root, c, "own", "tess", "vcm"), "memory.limit_in_bytes", "memory.swappiness", "pids.max", "cpu.shares", "cgroup.procs")
-	}
+	mounts, own := fakeV1(t, root, "memory", "pids", "cpu", "blkio")
 	g, err := launch.FindCgroupsIn(mounts, own, "tess")
 	if err != nil {
 		t.Fatal(err)
