@@ -42,18 +42,19 @@ type Till struct {
 type client struct {
 	*vending.Client
 	conn *stamped
-	free time.Time // when it would have been again, had the till never waited itself
+	free time.Time // when it would be again, had the till never waited itself
 }
 
 // SignIn connects.
 func (t *Till) SignIn(ctx context.Context) error {
 	for range tills {
-		c, err := &client{}, error(nil)
+		c := &client{}
 		server := t.Server
-		server.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		server.Dial = func(ctx context.Context, network, address string) (_ net.Conn, err error) {
 			c.conn, err = dialStamped(ctx, network, address)
 			return c.conn, err
 		}
+		var err error
 		if c.Client, err = vending.Dial(ctx, server); err != nil {
 			return err
 		}
@@ -112,9 +113,14 @@ func (t *Till) call(ctx context.Context, c *client, due time.Time) (time.Duratio
 		return 0, vending.Error("issue", err)
 	}
 	took, err := c.conn.took()
-	late := max(0, c.free.Sub(due))
-	c.free = due.Add(late + took)
-	return late + took, err
+	return c.account(due, took), err
+}
+
+// account is how long who was due waited, if the answer took so long.
+func (c *client) account(due time.Time, took time.Duration) time.Duration {
+	waited := max(0, c.free.Sub(due)) + took
+	c.free = due.Add(waited)
+	return waited
 }
 
 // Latency sums up what a till saw.
