@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Memory is what N processes and the whole machine use.
@@ -91,25 +93,29 @@ func memory(d daemons) (m Memory, err error) {
 	return m, nil
 }
 
-// stat is a process's parent and processor time.
-type stat struct {
-	parent int
-	cpu    time.Duration
-}
-
-func readStat(pid int) (s stat, err error) {
+// parentOf returns who made a process.
+func parentOf(pid int) (int, error) {
 	p, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return s, err
+		return 0, err
 	}
 	// The name, in brackets, may hold anything.
 	words := strings.Fields(string(p[bytes.LastIndexByte(p, ')')+1:]))
-	if len(words) < 13 {
-		return s, fmt.Errorf("stat of %d has %d fields", pid, len(words))
+	if len(words) < 2 {
+		return 0, fmt.Errorf("stat of %d has %d fields", pid, len(words))
 	}
-	number := func(i int) int { n, _ := strconv.Atoi(words[i]); return n }
-	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux
-	return stat{parent: number(1), cpu: time.Duration(number(11)+number(12)) * tick}, nil
+	return strconv.Atoi(words[1])
+}
+
+// used is the processor time of a process and of the threads that it has had, by
+// its own clock: /proc rounds it down to hundredths of a second, twice.
+func used(pid int) (time.Duration, error) {
+	const perProcess = 2 // in the lowest three bits of a clock's number; the others are the process, inverted
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|perProcess), &t); err != nil {
+		return 0, fmt.Errorf("processor time of %d: %w", pid, err)
+	}
+	return time.Duration(t.Nano()), nil
 }
 
 // forkerName is the first word of the process that makes and keeps the others; the
@@ -128,11 +134,11 @@ func (d daemons) children() (vcms, forkers []int, err error) {
 		if err != nil {
 			continue
 		}
-		s, err := readStat(pid)
+		parent, err := parentOf(pid)
 		if err != nil { // it has just ended
 			continue
 		}
-		parents[pid] = s.parent
+		parents[pid] = parent
 		if words, _ := os.ReadFile(filepath.Join(dir, "cmdline")); string(words) == forkerName+"\x00"+d.state+"\x00" {
 			forkers = append(forkers, pid)
 		}
@@ -160,22 +166,22 @@ func processorTime(d daemons) (c cpu, err error) {
 		return c, err
 	}
 	for _, pid := range children {
-		s, err := readStat(pid)
+		t, err := used(pid)
 		if err != nil {
 			return c, err
 		}
-		c.vcms += s.cpu
+		c.vcms += t
 	}
 	to := map[int]*time.Duration{d.orchestratord: &c.orchestratord, d.hsmd: &c.hsmd}
 	for _, pid := range forkers {
 		to[pid] = &c.orchestratord
 	}
 	for pid, to := range to {
-		s, err := readStat(pid)
+		t, err := used(pid)
 		if err != nil {
 			return c, err
 		}
-		*to += s.cpu
+		*to += t
 	}
 	return c, nil
 }
