@@ -31,6 +31,7 @@ type maker struct {
 	taken  int // its own end
 	spare  spare
 	anchor anchor
+	born   newborn
 }
 
 // newMaker starts the thread. The runtime's poller exists by then: the thread may
@@ -152,32 +153,41 @@ func (m *maker) make(o order, files []*os.File) (out made, err error) {
 			m.anchor.drop()
 			defer m.anchor.weigh()
 		}
-		out = o.carryOut(fds)
+		out = m.carryOut(o, fds)
 		return nil
 	})
 	return out, err
 }
 
 // carryOut makes the child.
-func (o order) carryOut(files []int) (m made) {
-	m.Born = len(o.Enter) > 0 && move(o.Enter) == nil
-	p := plan{flags: o.Flags, ownUID: o.OwnUID}
-	numbers := make([]uintptr, len(files))
-	for i, fd := range files {
-		numbers[i] = uintptr(fd)
-	}
-	pid, err := syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", low), []string{o.Name},
-		&syscall.ProcAttr{Dir: "/", Env: []string{}, Files: numbers, Sys: p.attributes(o.UID)})
-	m.PID = pid
-	if err != nil && !errors.As(err, &m.Errno) {
-		m.Errno = unix.EIO
+func (m *maker) carryOut(o order, files []int) (out made) {
+	out.Born = len(o.Enter) > 0 && move(o.Enter) == nil
+	var err error
+	out.PID, err = m.fork(o, files)
+	if err != nil && !errors.As(err, &out.Errno) {
+		out.Errno = unix.EIO
 	}
 	if len(o.Enter) > 0 {
 		if err := move(o.Leave); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: leave the control groups of a VCM: %v\n", forkerName, err)
 		}
 	}
-	return m
+	return out
+}
+
+func (m *maker) fork(o order, files []int) (pid int, err error) {
+	if m.born.suits(o, files) {
+		if pid, err = m.born.make(o, files); err != unix.ENOSYS {
+			return pid, err
+		}
+	}
+	numbers := make([]uintptr, len(files))
+	for i, fd := range files {
+		numbers[i] = uintptr(fd)
+	}
+	p := plan{flags: o.Flags, ownUID: o.OwnUID}
+	return syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", low), []string{o.Name},
+		&syscall.ProcAttr{Dir: "/", Env: []string{}, Files: numbers, Sys: p.attributes(o.UID)})
 }
 
 // move moves the calling thread into control groups. Unlike a process, or a

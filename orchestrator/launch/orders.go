@@ -36,7 +36,7 @@ const (
 
 // protocol is the version of all this. A forker of another version is not spoken
 // to: it may be older or newer than the program that finds it.
-const protocol = 2
+const protocol = 3
 
 // socketName is the forker's socket in the folder of its orchestrator.
 const socketName = "forker.sock"
@@ -60,6 +60,8 @@ type order struct {
 	Flags  uintptr `json:"flags"`
 	OwnUID bool    `json:"ownUid"`
 	UID    int     `json:"uid"`
+	// NoNewPrivs has the child's program, and what it runs, get no privileges by it.
+	NoNewPrivs bool `json:"noNewPrivs"`
 	// Enter are the files by which a thread enters the child's control groups,
 	// before it makes the child, and Leave those by which it leaves them.
 	Enter []string `json:"enter"`

@@ -22,6 +22,7 @@ type plan struct {
 	namespaces []string
 	flags      uintptr
 	ownUID     bool // a uid of the VCM's own
+	noNewPrivs bool // where a forker makes the process
 }
 
 // plans returns the ways to try, strongest first. As root a user namespace maps
@@ -32,13 +33,13 @@ func plans(root bool) []plan {
 	all := append([]string{"user"}, names...)
 	if root {
 		return []plan{
-			{namespaces: all, flags: others | unix.CLONE_NEWUSER, ownUID: true},
+			{namespaces: all, flags: others | unix.CLONE_NEWUSER, ownUID: true, noNewPrivs: true},
 			{namespaces: names, flags: others, ownUID: true},
 			{ownUID: true},
 			{},
 		}
 	}
-	return []plan{{namespaces: all, flags: others | unix.CLONE_NEWUSER}, {}}
+	return []plan{{namespaces: all, flags: others | unix.CLONE_NEWUSER, noNewPrivs: true}, {}}
 }
 
 func (p plan) isolation(g Group, floor string) vcmcontrol.Isolation {
@@ -154,7 +155,7 @@ func (l *Launcher) fork(p plan, uid int, spec Spec, g Group, files []*os.File, h
 	name := programName + " " + spec.Start.UUID
 	to := newWords(l.cfg.Log.With("uuid", spec.Start.UUID))
 	if l.forker != nil {
-		o := order{UUID: spec.Start.UUID, Name: name, Flags: p.flags, OwnUID: p.ownUID, UID: uid, Place: place{Version: g.Version(), Dirs: g.Dirs()}, Alone: len(l.processors) > 0}
+		o := order{UUID: spec.Start.UUID, Name: name, Flags: p.flags, OwnUID: p.ownUID, UID: uid, NoNewPrivs: p.noNewPrivs, Place: place{Version: g.Version(), Dirs: g.Dirs()}, Alone: len(l.processors) > 0}
 		o.Enter, o.Leave = g.Visit()
 		made, err := l.forker.fork(o, append(files, here, said)...)
 		if err != nil {

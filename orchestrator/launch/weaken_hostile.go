@@ -36,6 +36,7 @@ func weaken(p plan, spec Spec) plan {
 		}
 	}
 	p.ownUID = p.ownUID && !without("own-uid")
+	p.noNewPrivs = p.noNewPrivs && !without("no-new-privs")
 	return p
 }
 
