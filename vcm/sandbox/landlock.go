@@ -105,7 +105,8 @@ func (r *Report) proveLandlock(wanted string, abi, data, stranger int) {
 		from int // version
 	}{
 		{"open of /", tryOpen("/"), unix.EACCES, 1},
-		{"make a file in data", tryData(data), nil, 1},
+		{"open of data", tryOpenAt(data, "."), nil, 1},
+		{"make a folder in data", tryFolder(data), unix.EACCES, 1},
 		{"bind to a TCP port", tryBind(), unix.EACCES, 4},
 		{"connect to a stranger's abstract socket", tryAbstract(stranger), unix.EPERM, 6},
 	}
@@ -129,17 +130,13 @@ func (r *Report) proveLandlock(wanted string, abi, data, stranger int) {
 
 const probeName = ".probe"
 
-// tryData is the positive control: the store's own work goes on.
-func tryData(dir int) error {
-	fd, err := unix.Openat(dir, probeName, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
+// tryFolder makes a folder in the data directory, which the store never does.
+func tryFolder(dir int) error {
+	err := unix.Mkdirat(dir, probeName, 0o700)
+	if err == nil {
+		_ = unix.Unlinkat(dir, probeName, unix.AT_REMOVEDIR)
 	}
-	defer func() {
-		_ = unix.Close(fd)
-		_ = unix.Unlinkat(dir, probeName, 0)
-	}()
-	return unix.Ftruncate(fd, 1)
+	return err
 }
 
 func tryBind() error {

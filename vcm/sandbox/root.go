@@ -61,8 +61,10 @@ func (r *Report) changeRoot(cfg Config) {
 	r.add(controlRoot, wanted, got, reason, strings.Join(proof, "; "))
 }
 
-func tryOpen(path string) error {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func tryOpen(path string) error { return tryOpenAt(unix.AT_FDCWD, path) }
+
+func tryOpenAt(dir int, path string) error {
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		_ = unix.Close(fd)
 	}
