@@ -47,7 +47,14 @@ type call struct {
 
 // cloneArgs is what clone3 reads, as long as its first version.
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls uint64
+	flags      uint64
+	_          uint64 // for a descriptor of the process
+	childTID   uint64
+	_          uint64 // for its number
+	exitSignal uint64
+	stack      uint64
+	stackSize  uint64
+	_          uint64 // storage of its thread
 }
 
 // clearHandlers has the process handle no signals.
