@@ -25,7 +25,7 @@ func allowed(t *testing.T, status string) string {
 }
 
 // TestMadeOnOneProcessor starts a VCM as the launcher does, on one processor, and
-// expects every thread of it on all of those that it was told of.
+// expects every thread of it on all of those that it was told of, and lazy.
 func TestMadeOnOneProcessor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -60,6 +60,10 @@ func TestMadeOnOneProcessor(t *testing.T) {
 	for _, thread := range threads {
 		if got := allowed(t, thread); got != want {
 			t.Errorf("%s: processors %s, want %s", thread, got, want)
+		}
+		id := filepath.Base(filepath.Dir(thread)) // a thread is a process to /proc, but in its lists
+		if got, err := os.ReadFile(filepath.Join("/proc", id, "timerslack_ns")); err != nil || strings.TrimSpace(string(got)) != fmt.Sprint(slack.Nanoseconds()) {
+			t.Errorf("%s: timers are exact to %q ns, want %d, %v", thread, got, slack.Nanoseconds(), err)
 		}
 	}
 }
