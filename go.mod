@@ -3,6 +3,7 @@ module github.com/tesserae-hsm/tesserae
 go 1.26.0
 
 require (
+	filippo.io/edwards25519 v1.2.0
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/apache/thrift v0.25.0
 	github.com/elastic/go-seccomp-bpf v1.6.0

@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha512"
 	"slices"
 	"strings"
 
+	"filippo.io/edwards25519"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
@@ -104,7 +106,9 @@ func (p *partition) readKeys(ctx context.Context, keys []*hostKey) error {
 				return err
 			}
 			if raw == nil || k.fresh || !k.accept(raw, unit, hsmapi.Principal(p.opened.Identity.ESN, p.opened.UUID, k.name)) {
-				k.private = ed25519.NewKeyFromSeed(k.seed)
+				if k.private, err = newKeyFromSeed(k.seed); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
@@ -134,6 +138,20 @@ func (k *hostKey) accept(raw []byte, unit ssh.PublicKey, principal string) bool 
 	}
 	k.cert, k.private = cert, ed25519.PrivateKey(slices.Concat(k.seed, public))
 	return true
+}
+
+// newKeyFromSeed is ed25519.NewKeyFromSeed without the tables that make it fast the
+// second time: they take as long as a dozen keys without, in constant time, too.
+func newKeyFromSeed(seed []byte) (ed25519.PrivateKey, error) {
+	h := sha512.Sum512(seed)
+	defer clear(h[:])
+	s, err := edwards25519.NewScalar().SetBytesWithClamping(h[:32])
+	if err != nil {
+		return nil, errkind.Errorf(errkind.Internal, "scalar of a host key: %w", err)
+	}
+	public := new(edwards25519.Point).ScalarMult(s, edwards25519.NewGeneratorPoint()).Bytes()
+	*s = edwards25519.Scalar{}
+	return ed25519.PrivateKey(slices.Concat(seed, public)), nil
 }
 
 // certifyKeys has the unit certify the keys without a certificate, and stores
@@ -178,10 +196,10 @@ func (p *partition) certifyKeys(ctx context.Context, keys []*hostKey) error {
 	return err
 }
 
-// checkKeys computes the public halves that accept took from certificates. It
-// begins with the report that the VCM is ready, so that the tables it makes for
-// the curve are there when the first client needs a signature.
-func (p *partition) checkKeys(context.Context) error {
+// checkKeys computes the public halves again, which came from certificates. The
+// tables that it makes for the curve are those by which the first signature for a
+// client is made.
+func (p *partition) checkKeys() error {
 	for name, key := range p.private {
 		if !ed25519.NewKeyFromSeed(key.Seed()).Equal(key) {
 			return errkind.Errorf(errkind.Integrity, "the stored certificate of %s is for another key", name)

@@ -11,9 +11,30 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"pgregory.net/rapid"
 
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
+
+func TestNewKeysAreThoseOfTheStandardLibrary(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.SliceOfN(rapid.Byte(), ed25519.SeedSize, ed25519.SeedSize).Draw(t, "seed")
+		key, err := newKeyFromSeed(seed)
+		if err != nil || !key.Equal(ed25519.NewKeyFromSeed(seed)) {
+			t.Errorf("%x became %x, %v", seed, key, err)
+		}
+	})
+}
+
+func BenchmarkNewKeyFromSeed(b *testing.B) {
+	seed := make([]byte, ed25519.SeedSize)
+	for b.Loop() {
+		if _, err := newKeyFromSeed(seed); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
 
 // Only a certificate that the unit would issue today is taken from the store.
 func TestAStoredCertificateIsAcceptedOnlyAsItWouldBeIssued(t *testing.T) {
@@ -70,12 +91,12 @@ func TestCheckKeysFindsACertificateOfAnotherKey(t *testing.T) {
 	t.Parallel()
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, ed25519.SeedSize))
 	p := &partition{private: map[string]ed25519.PrivateKey{"monitor": key}}
-	if err := p.checkKeys(t.Context()); err != nil {
+	if err := p.checkKeys(); err != nil {
 		t.Error(err)
 	}
 	other := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, ed25519.SeedSize))
 	p.private["monitor"] = ed25519.PrivateKey(append(bytes.Clone(key.Seed()), other[ed25519.SeedSize:]...))
-	if p.checkKeys(t.Context()) == nil {
+	if p.checkKeys() == nil {
 		t.Error("not found")
 	}
 }

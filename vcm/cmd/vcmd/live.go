@@ -18,7 +18,7 @@ import (
 
 const (
 	// checkpointEvery is how long an entry of the audit log waits for a signed
-	// checkpoint at most.
+	// checkpoint at most, once there was a client.
 	checkpointEvery = time.Second
 	// clockEvery is how often the module's clock is read again.
 	clockEvery = time.Minute
@@ -72,8 +72,12 @@ func (m *module) end(log *slog.Logger) {
 	m.partition.close(log)
 }
 
-// checkpoints signs the audit log a moment after it has grown.
+// checkpoints signs the audit log a moment after it has grown. What the start wrote
+// can wait for more: there is nobody yet who could ask for it.
 func (m *module) checkpoints(ctx context.Context) error {
+	if !m.procs.rest(ctx) {
+		return nil
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -89,6 +93,14 @@ func (m *module) checkpoints(ctx context.Context) error {
 			m.services.log.Error("checkpoint of the audit log", "err", err)
 		}
 	}
+}
+
+// checkKeysLate begins with the first client, or when the VCM has been at rest.
+func (m *module) checkKeysLate(ctx context.Context) error {
+	if !m.procs.rest(ctx) {
+		return nil
+	}
+	return m.checkKeys()
 }
 
 // followClock keeps the module's clock on that of the unit.

@@ -38,7 +38,19 @@ const (
 	defaultDrain = 5 * time.Second
 )
 
-func main() { os.Exit(run()) }
+func main() {
+	deepen()
+	os.Exit(run())
+}
+
+// deepen grows the stack once, to what a start needs, while there is nothing on it
+// that had to be copied.
+//
+//go:noinline
+func deepen() byte {
+	var room [32 << 10]byte
+	return room[len(os.Args)]
+}
 
 func run() int {
 	procs := alone()
@@ -86,7 +98,7 @@ func live(level *slog.LevelVar, log *slog.Logger, procs *processors) error {
 	// the sandbox: until here the end of the control socket ends it, or its time.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	m.services.run("host keys", m.checkKeys)
+	m.services.run("host keys", m.checkKeysLate)
 	log.Info("VCM is ready", "module", m.ready.ModuleID, "isolation", m.ready.Level)
 	return m.live(ctx, c, log)
 }

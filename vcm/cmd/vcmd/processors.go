@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net"
 	"runtime"
 	"sync"
@@ -23,8 +24,9 @@ import (
 // from others: while there is work it wakes every 20 µs, which was a quarter of a
 // start's processor time. See slack.
 type processors struct {
-	n    int
-	once sync.Once
+	n     int
+	once  sync.Once
+	taken chan struct{} // closed with the first client
 }
 
 // slack is how much later than asked for the kernel may wake a thread. The sandbox
@@ -37,7 +39,7 @@ const slack = 500 * time.Microsecond
 func alone() *processors {
 	// Where it cannot be done the process is no worse, only busier.
 	_, _, _ = syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0, 0)
-	return &processors{n: runtime.GOMAXPROCS(1)}
+	return &processors{n: runtime.GOMAXPROCS(1), taken: make(chan struct{})}
 }
 
 // allow lets the threads run on the processors of mask, 64 a word, instead of the
@@ -57,7 +59,24 @@ func (p *processors) allow(mask []uint64) {
 }
 
 // take gives them all to the runtime.
-func (p *processors) take() { p.once.Do(func() { runtime.GOMAXPROCS(p.n) }) }
+func (p *processors) take() {
+	p.once.Do(func() {
+		runtime.GOMAXPROCS(p.n)
+		close(p.taken)
+	})
+}
+
+// rest waits for the first client, or until nobody waits for this VCM's host any
+// more. It is false if ctx ends before.
+func (p *processors) rest(ctx context.Context) bool {
+	select {
+	case <-p.taken:
+	case <-time.After(settling):
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
 
 // busy is a listener whose first client makes the process take its processors.
 type busy struct {
