@@ -33,7 +33,7 @@ type processors struct {
 // does not let it be changed again: it is short beside anything that a client waits
 // for, and beside a disk that is slow enough for others to need the processor of
 // who waits for it.
-const slack = 500 * time.Microsecond
+const slack = time.Millisecond
 
 // alone keeps the runtime to one processor, and its threads from waking often.
 func alone() *processors {
