@@ -146,7 +146,7 @@ func (s *Store) round(own *request) bool {
 }
 
 // commit runs the functions of all and makes what they wrote durable. Readers
-// see the state before until it is.
+// see the state before until it is. What is gathered waits for Settle.
 func (s *Store) commit(all []*request) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -165,6 +165,10 @@ func (s *Store) commit(all []*request) {
 		} else {
 			s.batch.drop()
 		}
+	}
+	if s.gathering {
+		s.state.Unlock()
+		return
 	}
 	if len(s.batch.changes) == 0 {
 		s.batch.done()

@@ -92,13 +92,10 @@ func openOther(dir *os.File) (f *os.File, made bool, err error) {
 	return f, made, nil
 }
 
-// install makes the second file the first one of a new store.
+// install makes the second file the first one of a new store. Its name lasts once
+// the directory is synced, which openLog does when there is another second file.
 func install(dir *os.File) error {
-	err := unix.Renameat(int(dir.Fd()), otherName, int(dir.Fd()), fileName)
-	if err == nil {
-		err = dir.Sync()
-	}
-	if err != nil {
+	if err := unix.Renameat(int(dir.Fd()), otherName, int(dir.Fd()), fileName); err != nil {
 		return errkind.Errorf(errkind.Internal, "put the new store in place: %w", err)
 	}
 	return nil

@@ -43,6 +43,10 @@
 // it. If a later commit is there, it was finished and has been damaged since,
 // which Open refuses.
 //
+// Who makes a store may have its first updates gathered: they are in the index only,
+// where readers see them, until Settle makes one commit of them. A crash before
+// leaves the store as new as it was, so nobody outside may know of it by then.
+//
 // # Rollback
 //
 // Every commit has a sequence number. Each record is bound to its file, its
@@ -108,7 +112,9 @@ type Config struct {
 	// Cold names values that are read seldom, or are secrets: but for short ones
 	// they stay in the log, sealed, and take no memory.
 	Cold []Keys
-	Log  *slog.Logger
+	// Gather makes one commit of all that is written to a new store before Settle.
+	Gather bool
+	Log    *slog.Logger
 }
 
 // Keys are those of a bucket that begin with Prefix.
@@ -130,10 +136,11 @@ type Store struct {
 
 	// state guards what readers take their snapshot of. Only the leader of the
 	// current commit changes it, and holds the lock while it does.
-	state sync.Mutex
-	batch batch
-	log   *logFile
-	seq   uint64 // the newest durable commit
+	state     sync.Mutex
+	batch     batch
+	gathering bool // until Settle
+	log       *logFile
+	seq       uint64 // the newest durable commit
 	// spare is the other file, for the next compaction; nil while readers use it.
 	spare atomic.Pointer[os.File]
 
@@ -172,8 +179,22 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := s.admit(ctx); err != nil {
 		return nil, errors.Join(err, s.closeFiles(s.log))
 	}
+	s.gathering = cfg.Gather && s.seq == 0
 	s.raiser = newRaiser(cfg.Counter, cfg.Log, s.seq)
 	return s, nil
+}
+
+// Settle commits what Config.Gather had gathered; without that it does nothing. If
+// it fails, what was gathered is lost. Nobody may be reading.
+func (s *Store) Settle(ctx context.Context) error {
+	s.state.Lock()
+	if s.gathering && s.log != nil && s.log.refs.Load() > 1 {
+		s.state.Unlock() // a reader sees what a commit takes out of the memory
+		return errkind.Errorf(errkind.Internal, "the store is settled while it is read")
+	}
+	s.gathering = false
+	s.state.Unlock()
+	return s.Update(ctx, func(*Tx) error { return nil })
 }
 
 // openLog reads the log, making it if the device's counter says that there
@@ -303,8 +324,12 @@ func (s *Store) View(ctx context.Context, fn func(*Tx) error) error {
 	return fn(tx)
 }
 
-// snapshot is the index without what is not durable yet. The caller holds state.
+// snapshot is the index without what is not durable yet, unless that is gathered.
+// The caller holds state.
 func (s *Store) snapshot() map[string]*bucket {
+	if s.gathering {
+		return s.batch.index.snapshot(s.batch.owners, nil)
+	}
 	return s.batch.index.snapshot(s.batch.owners, s.batch.changes)
 }
 
@@ -356,6 +381,7 @@ func (s *Store) Close() error {
 	s.state.Lock()
 	log := s.log
 	s.log = nil
+	s.batch.dropAll() // what was gathered
 	s.state.Unlock()
 	if err := s.closeFiles(log); err != nil {
 		return errkind.Errorf(errkind.Internal, "close the store: %w", err)

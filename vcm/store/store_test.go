@@ -57,6 +57,7 @@ type fixture struct {
 	key     []byte
 	quota   int64
 	cold    []Keys
+	gather  bool
 	log     *slog.Logger
 }
 
@@ -71,7 +72,7 @@ func (f *fixture) open(t testing.TB) (*Store, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	s, err := Open(t.Context(), Config{Dir: dir, Key: f.key, Counter: f.counter, Quota: f.quota, Cold: f.cold, Log: f.log})
+	s, err := Open(t.Context(), Config{Dir: dir, Key: f.key, Counter: f.counter, Quota: f.quota, Cold: f.cold, Gather: f.gather, Log: f.log})
 	if err == nil {
 		t.Cleanup(func() { s.Close() })
 	}

@@ -87,6 +87,9 @@ func assemble(ctx context.Context, start vcmcontrol.Start, door *sandbox.Door, p
 	if err := m.build(ctx, log); err != nil {
 		return nil, err
 	}
+	if err := m.store.Settle(ctx); err != nil { // nobody knows of a new VCM yet
+		return nil, err
+	}
 	stage("token service")
 	m.services = newGroup(log)
 	if err := m.serve(ctx, log); err != nil {

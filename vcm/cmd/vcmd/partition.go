@@ -70,7 +70,7 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 	p.clock = clock.NewOffset(clock.System(), opened.Time.Offset())
 	p.store, err = store.Open(ctx, store.Config{
 		Dir: dir, Key: key.Bytes(), Counter: &knownCounter{Counter: p.channel, at: opened.Counter}, Quota: start.DiskQuota,
-		Cold: cold(), Log: log,
+		Cold: cold(), Gather: true, Log: log,
 	})
 	if err != nil {
 		return nil, err
