@@ -3,16 +3,25 @@ package store
 import "slices"
 
 // batch is what the functions of one commit have written: it is in the index
-// already, with what undoes it kept aside.
+// already, with what undoes it kept aside. Of two batches, one is open for functions
+// while the other is in flight to the disk; they share the index.
 type batch struct {
 	index  *index
 	owners *owners
 	cold   []Keys
-	seq    uint64
+	seq    uint64 // of the commit
 
-	changes []change // since the last commit, one for each key that was written
+	calls   []*call  // who waits for it
+	changes []change // one for each key that was written
 	own     []change // of the function that runs, one for each write
 	arena   arena    // what was written, until the commit is done
+	records records  // in flight
+}
+
+// records are those of a commit that are not on the disk yet.
+type records struct {
+	off int64 // in the log
+	p   []byte
 }
 
 // bucket returns a bucket of the index, making it.
@@ -65,6 +74,15 @@ func (b *batch) dropAll() {
 	b.done()
 }
 
+// fail tells those whose functions succeeded that the commit did not.
+func (b *batch) fail(err error) {
+	for _, c := range b.calls {
+		if c.err == nil {
+			c.err = err
+		}
+	}
+}
+
 // done is called once the commit is durable, or was taken back.
 func (b *batch) done() {
 	b.changes = emptied(b.changes)
@@ -73,12 +91,12 @@ func (b *batch) done() {
 
 // emptied keeps the array for the next commit, unless this one was unusual, and
 // none of what it referred to.
-func emptied(c []change) []change {
-	if cap(c) > 8*maxBatch {
+func emptied[T any](s []T) []T {
+	if cap(s) > 8*maxBatch {
 		return nil
 	}
-	clear(c)
-	return c[:0]
+	clear(s)
+	return s[:0]
 }
 
 // encode makes the commit's records. Cold values leave the memory.

@@ -3,214 +3,201 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime"
-	"slices"
 	"syscall"
+	"time"
 
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 )
 
-// maxBatch bounds how many updates share a commit.
+// maxBatch bounds how many functions share a commit. Further callers wait for the next.
 const maxBatch = 512
 
-// fewWaiting is below how many updates the leader lets others run first.
-const fewWaiting = 32
-
-// request is one caller's update. The leader of a commit owns those of its
-// batch; its callers read them after wake.
-type request struct {
-	fn     func(*Tx) error
-	shrink bool
-
-	wake     chan struct{} // has a value once the outcome is there
-	err      error
-	panicked *panicked
+// call is one caller of Update whose function was run. The committer owns it until
+// wake has a value, and its caller afterwards.
+type call struct {
+	err  error
+	wake chan struct{}
 }
 
-type panicked struct{ value any }
-
-// update queues a request. The first caller commits; those that come meanwhile
-// form the next batch.
+// update runs fn at once, among the writes that the next commit takes, and waits
+// for that commit.
 func (s *Store) update(ctx context.Context, fn func(*Tx) error, shrink bool) error {
-	r, _ := s.requests.Get().(*request)
-	if r == nil {
-		r = &request{wake: make(chan struct{}, 1)}
+	c, _ := s.calls.Get().(*call)
+	if c == nil {
+		c = &call{wake: make(chan struct{}, 1)}
 	}
-	r.fn, r.shrink = fn, shrink
-	err := s.outcome(ctx, r)
-	panicked := r.panicked
-	*r = request{wake: r.wake}
-	s.requests.Put(r)
-	if panicked != nil {
-		panic(panicked.value)
+	if err := s.join(ctx, c, fn, shrink); err != nil {
+		return err
 	}
+	<-c.wake
+	err := c.err
+	c.err = nil
+	s.calls.Put(c)
 	return err
 }
 
-// outcome commits r, or waits until another has. Nobody else uses r afterwards.
-func (s *Store) outcome(ctx context.Context, r *request) error {
-	s.mu.Lock()
+// join runs fn and has c told how the commit ends that makes durable what fn has
+// seen and written. It fails if fn was not run.
+func (s *Store) join(ctx context.Context, c *call, fn func(*Tx) error, shrink bool) error {
+	s.state.Lock()
+	defer s.state.Unlock() // also when fn panics
+	for len(s.batch.calls) >= maxBatch && !s.closed {
+		s.room.Wait()
+	}
 	switch {
 	case s.closed:
-		s.mu.Unlock()
 		return errClosed()
+	case s.failed != nil:
+		return s.failed
 	case ctx.Err() != nil:
-		s.mu.Unlock()
 		return errkind.Errorf(errkind.Unavailable, "store: %w", ctx.Err())
 	}
-	lead := !s.leading
-	s.leading = true
-	s.queue = append(s.queue, r)
-	s.mu.Unlock()
-
-	if lead {
-		s.lead(r)
-	} else {
-		select {
-		case <-r.wake:
-		case <-ctx.Done():
-			if s.withdraw(r) {
-				return errkind.Errorf(errkind.Unavailable, "store: %w", ctx.Err())
-			}
-			<-r.wake
-		}
+	c.err = s.run(fn, shrink)
+	if s.gathering { // Settle makes it durable
+		c.wake <- struct{}{}
+		return nil
 	}
-	return r.err
+	s.batch.calls = append(s.batch.calls, c)
+	if s.awaited > 0 && len(s.batch.calls) >= s.awaited {
+		s.awaited = 0
+		s.come <- struct{}{}
+	}
+	return nil
 }
 
 func errClosed() error { return errkind.Errorf(errkind.Unavailable, "the store is closed") }
 
-// withdraw takes r out of the queue unless its commit has begun.
-func (s *Store) withdraw(r *request) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := slices.Index(s.queue, r)
-	if i < 0 {
+// run runs fn, whose writes are undone if it fails or panics. The caller holds state.
+func (s *Store) run(fn func(*Tx) error, shrink bool) (err error) {
+	tx := &Tx{key: s.key, log: s.log, buckets: s.batch.index.buckets, batch: &s.batch, flight: s.flight.records}
+	before, kept := s.batch.index.live, false
+	defer func() {
+		tx.end()
+		if !kept {
+			s.batch.drop()
+		}
+	}()
+	if err = fn(tx); err == nil {
+		err = s.admitGrowth(tx.wrote, shrink, before)
+	}
+	if err == nil {
+		s.batch.keep()
+		kept = true
+	}
+	return err
+}
+
+// committer writes one commit after the other while there are callers, until Close.
+func (s *Store) committer() {
+	defer close(s.idle)
+	for range s.come {
+		for s.commit() {
+		}
+	}
+	for s.commit() {
+	}
+}
+
+// companyTime is how long a commit waits for company, at most: more callers than
+// one that syncs at once would have.
+const companyTime = time.Millisecond
+
+// company has a commit wait for three of four callers of those that are expected:
+// as many as the last commit had, and as have come since it began. The caller holds
+// state, which is not held meanwhile.
+func (s *Store) company() {
+	n := min(s.expected*3/4, maxBatch)
+	if len(s.batch.calls) == 0 || len(s.batch.calls) >= n || s.closed {
+		return
+	}
+	s.awaited = n
+	s.state.Unlock()
+	s.patience.Reset(companyTime)
+	select {
+	case <-s.come:
+	case <-s.patience.C:
+	}
+	s.state.Lock()
+	if s.awaited == 0 && !s.closed {
+		select { // it was sent after the time was over
+		case <-s.come:
+		default:
+		}
+	}
+	s.awaited = 0
+}
+
+// commit makes durable what has gathered and reports whether there was anything. If
+// not, the next caller is awaited.
+func (s *Store) commit() bool {
+	s.state.Lock()
+	s.company()
+	s.state.Unlock()
+
+	s.writing.Lock()
+	s.state.Lock()
+	if len(s.batch.calls) == 0 {
+		s.awaited, s.expected = 1, 0
+		s.state.Unlock()
+		s.writing.Unlock()
 		return false
 	}
-	s.queue = slices.Delete(s.queue, i, i+1)
+	s.batch, s.flight = s.flight, s.batch
+	s.batch.seq = s.flight.seq + 1
+	s.room.Broadcast()
+	err := s.fly()
+	if err != nil {
+		// What has come meanwhile was done to a state that there will not be.
+		s.batch.dropAll()
+		s.flight.dropAll()
+		s.batch.seq = s.flight.seq
+		s.flight.fail(err)
+		s.batch.fail(err)
+		s.flight.calls = append(s.flight.calls, s.batch.calls...)
+		s.batch.calls = emptied(s.batch.calls)
+	} else if len(s.flight.changes) > 0 {
+		s.seq = s.flight.seq
+		s.measure()
+		s.raiser.committed(s.seq)
+	} else {
+		s.batch.seq = s.flight.seq
+	}
+	s.flight.done()
+	s.expected = len(s.flight.calls) + len(s.batch.calls)
+	s.state.Unlock()
+	s.writing.Unlock()
+
+	for _, c := range s.flight.calls {
+		c.wake <- struct{}{} // and do not look at c again
+	}
+	s.flight.calls = emptied(s.flight.calls)
+	if err == nil {
+		s.tidy()
+	}
 	return true
 }
 
-// lead commits the batch that r heads. If more have come meanwhile, it does not
-// keep r's caller waiting for them.
-func (s *Store) lead(r *request) {
-	if s.round(r) {
-		go func() { // ends before Close, which waits for the leader
-			for s.round(nil) {
-			}
-		}()
+// fly writes and syncs what is in flight. The caller holds state, which is not held
+// meanwhile: readers see the state before, and callers go on from the one after.
+func (s *Store) fly() error {
+	if err := s.raiser.tooOld(); err != nil {
+		return err
 	}
-}
-
-// round commits what is queued and reports whether there is more to do; if not,
-// the next caller leads.
-func (s *Store) round(own *request) bool {
-	s.mu.Lock()
-	if len(s.queue) < fewWaiting {
-		s.mu.Unlock()
-		runtime.Gosched() // who is about to call shall share the commit
-		s.mu.Lock()
+	if len(s.flight.changes) == 0 {
+		return nil
 	}
-	n := min(len(s.queue), maxBatch)
-	all := slices.Clone(s.queue[:n])
-	s.queue = slices.Delete(s.queue, 0, n)
-	failed := s.failed
-	s.mu.Unlock()
-
-	if failed == nil {
-		failed = s.raiser.tooOld()
-	}
-	if failed != nil {
-		setAll(all, failed)
-	} else {
-		s.commit(all)
-	}
-	for _, q := range all {
-		if q != own {
-			q.wake <- struct{}{} // and do not look at q again
-		}
-	}
-	if failed == nil && !s.tidy(own == nil) {
-		return true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.queue) > 0 {
-		return true
-	}
-	s.leading = false
-	s.idle.Broadcast()
-	return false
-}
-
-// commit runs the functions of all and makes what they wrote durable. Readers
-// see the state before until it is. What is gathered waits for Settle.
-func (s *Store) commit(all []*request) {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	s.state.Lock()
-	s.batch.seq = s.seq + 1
-	for _, r := range all {
-		before := s.batch.index.live
-		tx := &Tx{key: s.key, log: s.log, buckets: s.batch.index.buckets, batch: &s.batch}
-		r.run(tx)
-		tx.end()
-		if r.err == nil && r.panicked == nil {
-			r.err = s.admitGrowth(r, tx.wrote, before)
-		}
-		if r.err == nil && r.panicked == nil {
-			s.batch.keep()
-		} else {
-			s.batch.drop()
-		}
-	}
-	if s.gathering {
-		s.state.Unlock()
-		return
-	}
-	if len(s.batch.changes) == 0 {
-		s.batch.done()
-		s.state.Unlock()
-		return
-	}
-	s.writer.begin(s.log, s.batch.seq)
-	s.batch.encode(&s.writer)
+	s.writer.begin(s.log, s.flight.seq)
+	s.flight.encode(&s.writer)
+	s.flight.records = records{s.log.end, s.writer.out}
 	s.state.Unlock()
-
 	err := s.log.append(&s.writer, s.growStep())
-	s.writer.trim()
 	s.state.Lock()
+	s.flight.records = records{}
+	s.writer.trim()
 	if err != nil {
-		s.batch.dropAll()
-		s.state.Unlock()
-		setAll(all, s.commitFailed(err))
-		return
+		err = s.commitFailed(err)
 	}
-	s.batch.done()
-	s.seq++
-	s.state.Unlock()
-	s.measure()
-	s.raiser.committed(s.seq)
-}
-
-// run calls fn and catches its panic, which belongs to the caller's goroutine.
-func (r *request) run(tx *Tx) {
-	defer func() {
-		if v := recover(); v != nil {
-			r.panicked = &panicked{fmt.Sprintf("panic in a store transaction: %v", v)}
-		}
-	}()
-	r.err = r.fn(tx)
-}
-
-func setAll(all []*request, err error) {
-	for _, r := range all {
-		if r.err == nil {
-			r.err = err
-		}
-	}
+	return err
 }
 
 // commitFailed decides what a failed commit means. If its bytes are not whole
@@ -233,9 +220,7 @@ func (s *Store) commitFailed(cause error) error {
 // fail ends the store.
 func (s *Store) fail(cause error) error {
 	err := errkind.Errorf(errkind.Unavailable, "the store failed, the VCM must be started again: %w", cause)
-	s.mu.Lock()
 	s.failed = err
-	s.mu.Unlock()
 	close(s.broken) // once: nothing is committed after a failure
 	return err
 }

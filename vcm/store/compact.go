@@ -19,10 +19,9 @@ func (s *Store) growStep() int64 { return min(s.cfg.Quota/32, 256<<10) }
 func (s *Store) mostLog() int64 { return s.cfg.Quota + s.cfg.Quota/4 - s.growStep() }
 
 // tidy has the log compacted when half of it is garbage, and in time before it
-// is a quarter above the quota. The caller leads. Where the log would grow too
-// long meanwhile, it waits for the compaction; if it may not, the answer is
-// false.
-func (s *Store) tidy(mayWait bool) bool {
+// is a quarter above the quota. It belongs to the committer, which waits for the
+// compaction where the log would grow too long meanwhile.
+func (s *Store) tidy() {
 	if s.compaction != nil {
 		select {
 		case <-s.compaction:
@@ -34,7 +33,7 @@ func (s *Store) tidy(mayWait bool) bool {
 	end, live := s.log.end, s.batch.index.live
 	s.state.Unlock()
 	if end < s.retry.Load() || end <= min(s.mostLog()-s.cfg.Quota/16, 2*live+slack) {
-		return true
+		return
 	}
 	if s.compaction == nil {
 		done := make(chan struct{})
@@ -45,12 +44,8 @@ func (s *Store) tidy(mayWait bool) bool {
 		}()
 	}
 	if end > s.mostLog() {
-		if !mayWait {
-			return false
-		}
 		<-s.compaction
 	}
-	return true
 }
 
 // compact writes the state into the other file and goes on with that. A failure
@@ -107,15 +102,24 @@ func (s *Store) beginCopy() (*copier, error) {
 func (s *Store) moveTo(l *logFile, places map[uint64]uint64) error {
 	s.state.Lock()
 	defer s.state.Unlock()
+	lost := func(b *bucket, it *item) error {
+		if _, ok := places[it.at]; it.cold && !ok {
+			return errkind.Errorf(errkind.Internal, "a value in bucket %s was not copied", b.name)
+		}
+		return nil
+	}
 	for _, b := range s.batch.index.buckets {
 		for li := range b.leaves {
 			for ii := range b.leaves[li].items {
-				if it := &b.leaves[li].items[ii]; it.cold {
-					if _, ok := places[it.at]; !ok { // would be lost
-						return errkind.Errorf(errkind.Internal, "a value in bucket %s was not copied", b.name)
-					}
+				if err := lost(b, &b.leaves[li].items[ii]); err != nil {
+					return err
 				}
 			}
+		}
+	}
+	for i := range s.batch.changes {
+		if err := lost(s.batch.changes[i].bucket, &s.batch.changes[i].old); err != nil {
+			return err
 		}
 	}
 	for _, b := range s.batch.index.buckets {
@@ -126,6 +130,11 @@ func (s *Store) moveTo(l *logFile, places map[uint64]uint64) error {
 					it.at = places[it.at]
 				}
 			}
+		}
+	}
+	for i := range s.batch.changes { // what undoes them was moved, too
+		if it := &s.batch.changes[i].old; it.cold {
+			it.at = places[it.at]
 		}
 	}
 	old := s.log

@@ -238,18 +238,21 @@ func (x *index) undo(changes []change) {
 	}
 }
 
-// snapshot is the index as it was before changes, for a reader.
-func (x *index) snapshot(o *owners, changes []change) map[string]*bucket {
+// snapshot is the index as it was before all changes, the newest of which come
+// first, for a reader.
+func (x *index) snapshot(o *owners, all ...[]change) map[string]*bucket {
 	out := make(map[string]*bucket, len(x.buckets))
 	for name, b := range x.buckets {
 		out[name] = b.copy(o)
 	}
-	for _, c := range slices.Backward(changes) {
-		b := out[c.bucket.name]
-		if c.had {
-			b.set(c.old)
-		} else {
-			b.remove(c.key)
+	for _, changes := range all {
+		for _, c := range slices.Backward(changes) {
+			b := out[c.bucket.name]
+			if c.had {
+				b.set(c.old)
+			} else {
+				b.remove(c.key)
+			}
 		}
 	}
 	return out

@@ -18,13 +18,13 @@ func (s *Store) margin() int64 {
 
 // admitGrowth decides whether the writes of a transaction that has just run fit.
 // Deletions alone always do.
-func (s *Store) admitGrowth(r *request, wrote bool, before int64) error {
+func (s *Store) admitGrowth(wrote, shrink bool, before int64) error {
 	if !wrote {
 		return nil
 	}
 	limit := s.cfg.Quota
 	switch {
-	case r.shrink:
+	case shrink:
 	case s.readOnly.Load():
 		limit = s.margin()
 	default:
@@ -33,7 +33,7 @@ func (s *Store) admitGrowth(r *request, wrote bool, before int64) error {
 	if s.batch.index.live <= limit {
 		return nil
 	}
-	if !r.shrink {
+	if !shrink {
 		s.setReadOnly(true, "the disk quota is used up")
 	}
 	return errkind.Errorf(errkind.Limit,

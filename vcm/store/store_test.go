@@ -265,9 +265,9 @@ func TestUpdateHonoursItsContextBeforeItBegins(t *testing.T) {
 	<-entered
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
+	context.AfterFunc(ctx, func() { close(release) }) // it waits for the one that runs
 	ran := false
 	err := s.Update(ctx, func(*Tx) error { ran = true; return nil })
-	close(release)
 	wg.Wait()
 	put(t, s, "b", "k", "v")
 	if !errkind.Is(err, errkind.Unavailable) || ran {

@@ -14,7 +14,8 @@ type Tx struct {
 	log     *logFile
 	buckets map[string]*bucket
 	batch   *batch // nil in a View
-	wrote   bool   // something was put
+	flight  records
+	wrote   bool // something was put
 	ended   bool
 
 	// record is the one whose values were read last.
@@ -89,7 +90,7 @@ func (tx *Tx) value(it *item) ([]byte, error) {
 		if tx.passing {
 			space = tx.record
 		}
-		_, _, body, ok, err := tx.log.record(tx.key, off, space)
+		_, _, body, ok, err := tx.read(off, space)
 		if err != nil {
 			return nil, err
 		}
@@ -103,6 +104,19 @@ func (tx *Tx) value(it *item) ([]byte, error) {
 		return nil, errkind.Errorf(errkind.Integrity, "the store was changed: the record at %d is too short", off)
 	}
 	return tx.record[inner:end:end], nil
+}
+
+// read is the log's record, also if it is on its way to the disk.
+func (tx *Tx) read(off int64, space []byte) (h recordHeader, t tag, body []byte, ok bool, err error) {
+	if len(tx.flight.p) == 0 || off < tx.flight.off {
+		return tx.log.record(tx.key, off, space)
+	}
+	p := tx.flight.p[off-tx.flight.off:]
+	if h, ok = parseRecordHeader(p); !ok || len(p) < recordHead+int(h.length) {
+		return h, t, nil, false, nil
+	}
+	t, body, ok = tx.log.open(tx.key, off, p[:recordHead], append(space[:0], p[recordHead:recordHead+int(h.length)]...))
+	return h, t, body, ok, nil
 }
 
 // Put sets the value of key. Both are copied.
