@@ -31,8 +31,7 @@ type processors struct {
 
 // slack is how much later than asked for the kernel may wake a thread. The sandbox
 // does not let it be changed again: it is short beside anything that a client waits
-// for, and beside a disk that is slow enough for others to need the processor of
-// who waits for it.
+// for. Who waits for the disk keeps its processor as long; see take.
 const slack = time.Millisecond
 
 // alone keeps the runtime to one processor, and its threads from waking often.
@@ -58,10 +57,11 @@ func (p *processors) allow(mask []uint64) {
 	}
 }
 
-// take gives them all to the runtime.
+// take gives them all to the runtime, and one more: that of the thread that waits for
+// the disk is not given to another in time.
 func (p *processors) take() {
 	p.once.Do(func() {
-		runtime.GOMAXPROCS(p.n)
+		runtime.GOMAXPROCS(p.n + 1)
 		close(p.taken)
 	})
 }

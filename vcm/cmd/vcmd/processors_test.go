@@ -78,7 +78,7 @@ func TestFirstClientTakesTheProcessors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	b := busy{l, &processors{n: was + 1, taken: make(chan struct{})}}
+	b := busy{l, &processors{n: was, taken: make(chan struct{})}}
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
