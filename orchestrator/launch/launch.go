@@ -10,12 +10,13 @@
 // A VCM serves on when its orchestrator is killed. Therefore the orchestrator
 // does not make the VCMs' processes: a small process does, the forker, which
 // leads a life of its own in a session of its own. (It is small for another
-// reason, too: a child in name spaces begins as a copy of who makes it, where only
-// the runtime can make it; see newborn.) The forker reads no network, runs no tenant's code and decides nothing. It keeps
-// for each process what a successor of the orchestrator needs: the process, of
-// which it is the parent, the orchestrator's end of the control socket, the
-// reading end of what the process says, its control group, and how it ended. One
-// thread of it makes the processes, with descriptors of its own: see maker.
+// reason, too: where only the runtime can make a child in name spaces, that begins
+// as a copy of who makes it; see newborn.) The forker reads no network, runs no
+// tenant's code and decides nothing. It keeps for each process what a successor of
+// the orchestrator needs: the process, of which it is the parent, the
+// orchestrator's end of the control socket, the reading end of what the process
+// says, its control group, and how it ended. One thread of it makes the processes,
+// with descriptors of its own: see maker.
 //
 // The next orchestrator of the same folder (Config.Dir) finds the forker at a
 // socket there that only its own user can reach. It lists what is kept (Kept),

@@ -39,17 +39,7 @@ const (
 )
 
 func main() {
-	deepen()
 	os.Exit(run())
-}
-
-// deepen grows the stack once, to what a start needs, while there is nothing on it
-// that had to be copied.
-//
-//go:noinline
-func deepen() byte {
-	var room [32 << 10]byte
-	return room[len(os.Args)]
 }
 
 func run() int {
