@@ -26,19 +26,22 @@ func (s *Store) update(ctx context.Context, fn func(*Tx) error, shrink bool) err
 	if c == nil {
 		c = &call{wake: make(chan struct{}, 1)}
 	}
-	if err := s.join(ctx, c, fn, shrink); err != nil {
+	leads, err := s.join(ctx, c, fn, shrink)
+	if err != nil {
 		return err
 	}
+	if leads {
+		s.lead()
+	}
 	<-c.wake
-	err := c.err
-	c.err = nil
+	err, c.err = c.err, nil
 	s.calls.Put(c)
 	return err
 }
 
 // join runs fn and has c told how the commit ends that makes durable what fn has
-// seen and written. It fails if fn was not run.
-func (s *Store) join(ctx context.Context, c *call, fn func(*Tx) error, shrink bool) error {
+// seen and written. It fails if fn was not run. Who finds nobody at it leads.
+func (s *Store) join(ctx context.Context, c *call, fn func(*Tx) error, shrink bool) (leads bool, err error) {
 	s.state.Lock()
 	defer s.state.Unlock() // also when fn panics
 	for len(s.batch.calls) >= maxBatch && !s.closed {
@@ -46,23 +49,43 @@ func (s *Store) join(ctx context.Context, c *call, fn func(*Tx) error, shrink bo
 	}
 	switch {
 	case s.closed:
-		return errClosed()
+		return false, errClosed()
 	case s.failed != nil:
-		return s.failed
+		return false, s.failed
 	case ctx.Err() != nil:
-		return errkind.Errorf(errkind.Unavailable, "store: %w", ctx.Err())
+		return false, errkind.Errorf(errkind.Unavailable, "store: %w", ctx.Err())
 	}
 	c.err = s.run(fn, shrink)
 	if s.gathering { // Settle makes it durable
 		c.wake <- struct{}{}
-		return nil
+		return false, nil
 	}
 	s.batch.calls = append(s.batch.calls, c)
-	if s.awaited > 0 && len(s.batch.calls) >= s.awaited {
+	switch {
+	case s.resting:
+		s.resting, s.leading = false, true
+		return true, nil
+	case s.awaited > 0 && len(s.batch.calls) >= s.awaited:
 		s.awaited = 0
 		s.come <- struct{}{}
 	}
-	return nil
+	return false, nil
+}
+
+// lead writes the commit of a caller that came alone, in its own goroutine: to wake
+// the committer takes as long as half a sync. Others that have come meanwhile are
+// the committer's.
+func (s *Store) lead() {
+	s.commit()
+	s.state.Lock()
+	defer s.state.Unlock()
+	s.leading = false
+	s.room.Broadcast()
+	if len(s.batch.calls) > 0 || s.untidy() {
+		s.come <- struct{}{}
+	} else {
+		s.resting, s.expected = true, 0
+	}
 }
 
 func errClosed() error { return errkind.Errorf(errkind.Unavailable, "the store is closed") }
@@ -91,23 +114,37 @@ func (s *Store) run(fn func(*Tx) error, shrink bool) (err error) {
 func (s *Store) committer() {
 	defer close(s.idle)
 	for range s.come {
-		for s.commit() {
+		for more := true; more; more = s.rest() {
+			s.tidy()
+			s.company()
+			s.commit()
 		}
 	}
-	for s.commit() {
-	}
+	s.commit()
 }
 
-// companyTime is how long a commit waits for company, at most: more callers than
-// one that syncs at once would have.
+// rest reports whether there is more to do; if not, the next caller leads.
+func (s *Store) rest() (more bool) {
+	s.state.Lock()
+	defer s.state.Unlock()
+	if len(s.batch.calls) > 0 || s.expected > 0 {
+		return true
+	}
+	s.resting = true
+	return false
+}
+
+// companyTime is how long after the last commit the next one waits for company, at
+// most.
 const companyTime = time.Millisecond
 
-// company has a commit wait for three of four callers of those that are expected:
-// as many as the last commit had, and as have come since it began. The caller holds
-// state, which is not held meanwhile.
+// company has a commit wait for four of five callers of those that are expected: as
+// many as the last commit had, and as have come since it began.
 func (s *Store) company() {
-	n := min(s.expected*3/4, maxBatch)
-	if len(s.batch.calls) == 0 || len(s.batch.calls) >= n || s.closed {
+	s.state.Lock()
+	n := min(s.expected*4/5, maxBatch)
+	if len(s.batch.calls) >= n || s.closed {
+		s.state.Unlock()
 		return
 	}
 	s.awaited = n
@@ -118,6 +155,7 @@ func (s *Store) company() {
 	case <-s.patience.C:
 	}
 	s.state.Lock()
+	defer s.state.Unlock()
 	if s.awaited == 0 && !s.closed {
 		select { // it was sent after the time was over
 		case <-s.come:
@@ -127,20 +165,16 @@ func (s *Store) company() {
 	s.awaited = 0
 }
 
-// commit makes durable what has gathered and reports whether there was anything. If
-// not, the next caller is awaited.
-func (s *Store) commit() bool {
-	s.state.Lock()
-	s.company()
-	s.state.Unlock()
-
+// commit makes durable what has gathered. It belongs to the committer, and while that
+// rests to who leads.
+func (s *Store) commit() {
 	s.writing.Lock()
 	s.state.Lock()
 	if len(s.batch.calls) == 0 {
-		s.awaited, s.expected = 1, 0
+		s.expected = 0
 		s.state.Unlock()
 		s.writing.Unlock()
-		return false
+		return
 	}
 	s.batch, s.flight = s.flight, s.batch
 	s.batch.seq = s.flight.seq + 1
@@ -171,10 +205,6 @@ func (s *Store) commit() bool {
 		c.wake <- struct{}{} // and do not look at c again
 	}
 	s.flight.calls = emptied(s.flight.calls)
-	if err == nil {
-		s.tidy()
-	}
-	return true
 }
 
 // fly writes and syncs what is in flight. The caller holds state, which is not held

@@ -18,8 +18,14 @@ func (s *Store) growStep() int64 { return min(s.cfg.Quota/32, 256<<10) }
 // mostLog is the length beyond which commits wait for a compaction.
 func (s *Store) mostLog() int64 { return s.cfg.Quota + s.cfg.Quota/4 - s.growStep() }
 
-// tidy has the log compacted when half of it is garbage, and in time before it
-// is a quarter above the quota. It belongs to the committer, which waits for the
+// untidy reports whether half of the log is garbage, or it will soon be a quarter
+// above the quota. The caller holds state.
+func (s *Store) untidy() bool {
+	end := s.log.end
+	return end >= s.retry.Load() && end > min(s.mostLog()-s.cfg.Quota/16, 2*s.batch.index.live+slack)
+}
+
+// tidy has an untidy log compacted. It belongs to the committer, which waits for the
 // compaction where the log would grow too long meanwhile.
 func (s *Store) tidy() {
 	if s.compaction != nil {
@@ -30,9 +36,9 @@ func (s *Store) tidy() {
 		}
 	}
 	s.state.Lock()
-	end, live := s.log.end, s.batch.index.live
+	untidy, end := s.failed == nil && s.untidy(), s.log.end
 	s.state.Unlock()
-	if end < s.retry.Load() || end <= min(s.mostLog()-s.cfg.Quota/16, 2*live+slack) {
+	if !untidy {
 		return
 	}
 	if s.compaction == nil {

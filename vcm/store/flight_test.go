@@ -51,8 +51,12 @@ func TestFunctionsGoOnFromWhatIsInFlight(t *testing.T) {
 func joined(t *testing.T, s *Store, fn func(*Tx) error) (end func() error) {
 	t.Helper()
 	c := &call{wake: make(chan struct{}, 1)}
-	if err := s.join(t.Context(), c, fn, false); err != nil {
+	leads, err := s.join(t.Context(), c, fn, false)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if leads {
+		go s.lead()
 	}
 	return func() error { <-c.wake; return c.err }
 }
