@@ -34,7 +34,7 @@
 // spent on syncs. A commit therefore waits for four of five callers that it may
 // expect, those of the last one and those who have come since, until a millisecond
 // after the last one: that makes it as large as what comes during four syncs.
-// Both together, with the functions running meanwhile, gain a quarter; each alone,
+// Both together, with the functions running meanwhile, gain a fifth; each alone,
 // nothing that can be told from the noise. Nor did a sync that the kernel does on
 // its own (io_submit), or beginning to write before it.
 //
