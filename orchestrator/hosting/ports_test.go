@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -184,7 +185,20 @@ func TestConductorPortMoves(t *testing.T) {
 		t.Errorf("while it runs: %v", err)
 	}
 	hosting.Kill(h)
-	h = r.open(false)
+	r.open(false)
+	anyFree := func() bool {
+		return slices.ContainsFunc(vcmcontrol.Ports(5106), func(p vcmcontrol.Port) bool {
+			l, err := net.Listen("tcp", at(p.Port))
+			if err == nil {
+				l.Close()
+			}
+			return err == nil
+		})
+	}
+	// What its former process had may be had a moment later: it is tried each second.
+	for end := time.Now().Add(wait); anyFree() && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
+	}
 	held(5106)
 }
 
