@@ -126,8 +126,7 @@ func work(b *testing.B, clients []*prismtoken1.TokenApiClient, unit string, call
 	var all []time.Duration
 	var wg sync.WaitGroup
 	b.ReportAllocs()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 1)) // as a VCM with clients has
-	runtime.GC()                                                       // what came before is not this benchmark's
+	runtime.GC() // what came before is not this benchmark's
 	b.ResetTimer()
 	spent := processorTime(b)
 	for _, c := range clients {

@@ -19,25 +19,14 @@ import (
 // all of them enter the sandbox, and stay. Therefore the process is made where it
 // has one processor only, keeps the runtime to that when it may use the others,
 // and takes those with its first client.
-//
-// The same is true of the thread by which the runtime looks for processors to take
-// from others: while there is work it wakes every 20 µs, which was a quarter of a
-// start's processor time. See slack.
 type processors struct {
 	n     int
 	once  sync.Once
 	taken chan struct{} // closed with the first client
 }
 
-// slack is how much later than asked for the kernel may wake a thread. The sandbox
-// does not let it be changed again: it is short beside anything that a client waits
-// for. Who waits for the disk keeps its processor as long; see take.
-const slack = time.Millisecond
-
-// alone keeps the runtime to one processor, and its threads from waking often.
+// alone keeps the runtime to one processor.
 func alone() *processors {
-	// Where it cannot be done the process is no worse, only busier.
-	_, _, _ = syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0, 0)
 	return &processors{n: runtime.GOMAXPROCS(1), taken: make(chan struct{})}
 }
 
@@ -57,11 +46,10 @@ func (p *processors) allow(mask []uint64) {
 	}
 }
 
-// take gives them all to the runtime, and one more: that of the thread that waits for
-// the disk is not given to another in time.
+// take gives them all to the runtime.
 func (p *processors) take() {
 	p.once.Do(func() {
-		runtime.GOMAXPROCS(p.n + 1)
+		runtime.GOMAXPROCS(p.n)
 		close(p.taken)
 	})
 }

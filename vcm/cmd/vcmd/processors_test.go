@@ -25,7 +25,7 @@ func allowed(t *testing.T, status string) string {
 }
 
 // TestMadeOnOneProcessor starts a VCM as the launcher does, on one processor, and
-// expects every thread of it on all of those that it was told of, and lazy.
+// expects every thread of it on all of those that it was told of.
 func TestMadeOnOneProcessor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -61,10 +61,6 @@ func TestMadeOnOneProcessor(t *testing.T) {
 		if got := allowed(t, thread); got != want {
 			t.Errorf("%s: processors %s, want %s", thread, got, want)
 		}
-		id := filepath.Base(filepath.Dir(thread)) // a thread is a process to /proc, but in its lists
-		if got, err := os.ReadFile(filepath.Join("/proc", id, "timerslack_ns")); err != nil || strings.TrimSpace(string(got)) != fmt.Sprint(slack.Nanoseconds()) {
-			t.Errorf("%s: timers are exact to %q ns, want %d, %v", thread, got, slack.Nanoseconds(), err)
-		}
 	}
 }
 
@@ -78,7 +74,7 @@ func TestFirstClientTakesTheProcessors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	b := busy{l, &processors{n: was, taken: make(chan struct{})}}
+	b := busy{l, &processors{n: was + 1, taken: make(chan struct{})}}
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
