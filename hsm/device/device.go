@@ -200,19 +200,22 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	// A process that another one is just making has copies of its descriptors, and of
 	// the lock, until it runs its program.
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	for range 20 {
-		if err == nil {
+	for try := 0; ; try++ {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || try == 20 {
 			break
 		}
 		time.Sleep(25 * time.Millisecond)
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	}
-	if err != nil {
-		_ = f.Close()
-		return nil, errkind.Errorf(errkind.Mode, "the unit in %s is in use by another hsmd; stop it first", dir)
+	switch {
+	case err == nil:
+		return f, nil
+	case errors.Is(err, unix.EWOULDBLOCK):
+		err = errkind.Errorf(errkind.Mode, "the unit in %s is in use by another hsmd; stop it first", dir)
+	default:
+		err = fmt.Errorf("lock the state folder: %w", err)
 	}
-	return f, nil
+	return nil, errors.Join(err, f.Close())
 }
 
 func exists(path string) bool {

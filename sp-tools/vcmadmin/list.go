@@ -85,17 +85,17 @@ func (k *call) vcms(active bool) (vcms []*orchestrator.Vcm, answered bool, err e
 // that is away for a while does not end it.
 func (k *call) watch() error {
 	var last []byte
-	trouble := ""
+	var trouble string // the errors that were told last
+	tell := k.aside
 	tick := time.NewTicker(watchPause)
 	defer tick.Stop()
 	for {
 		var now bytes.Buffer
+		var errs []error
+		k.aside = func(err error) { errs = append(errs, err) }
 		err := k.printList(&now)
 		if errors.Is(k.ctx.Err(), context.Canceled) {
 			return nil
-		}
-		if err != nil && (last == nil || !errkind.Is(err, errkind.Unavailable)) {
-			return err
 		}
 		if now.Len() > 0 && !bytes.Equal(last, now.Bytes()) {
 			last = bytes.Clone(now.Bytes())
@@ -103,11 +103,18 @@ func (k *call) watch() error {
 				return err
 			}
 		}
-		if text := fmt.Sprint(err); err != nil && text != trouble {
-			fmt.Fprintf(k.env.Stderr, "ERROR: %s\n", text)
+		over := err != nil && (last == nil || !errkind.Is(err, errkind.Unavailable))
+		if err != nil && !over {
+			errs = append(errs, err)
+		}
+		if text := fmt.Sprint(errs); text != trouble {
 			trouble = text
-		} else if err == nil {
-			trouble = ""
+			for _, err := range errs {
+				tell(err)
+			}
+		}
+		if over {
+			return err
 		}
 		select {
 		case <-k.ctx.Done():

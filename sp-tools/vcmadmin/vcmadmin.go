@@ -51,6 +51,7 @@ type call struct {
 	ctx     context.Context
 	home    *enrol.Home
 	timeout time.Duration
+	aside   func(error) // tells of an error that is not the command's result
 }
 
 func (t tool) begin(c *cli.Context) (*call, error) {
@@ -62,7 +63,8 @@ func (t tool) begin(c *cli.Context) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &call{tool: t, c: c, ctx: c.Context, home: home, timeout: timeout}, nil
+	aside := func(err error) { fmt.Fprintf(t.env.Stderr, "ERROR: %s\n", err) }
+	return &call{tool: t, c: c, ctx: c.Context, home: home, timeout: timeout, aside: aside}, nil
 }
 
 // with is the action of a command with the arguments that names say.
@@ -108,8 +110,11 @@ func (k *call) each(fn func(ctx context.Context, h *platform.Hosting) error) (an
 			answered = true
 			continue
 		}
+		if k.ctx.Err() != nil {
+			return answered, one
+		}
 		if err != nil { // the last one is the command's own
-			fmt.Fprintf(k.env.Stderr, "ERROR: %s\n", err)
+			k.aside(err)
 		}
 		err = one
 		if len(units) > 1 {
