@@ -2,12 +2,14 @@ package fakeunit
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"time"
 
 	"github.com/apache/thrift/lib/go/thrift"
+	"golang.org/x/sys/unix"
 
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi/tenantshare"
 	"github.com/tesserae-hsm/tesserae/internal/api/gen/monitor"
@@ -46,7 +48,7 @@ func newVCM(u *Unit, id string, r *request.Request, p *orchestrator.Properties) 
 		prismadmin.NewPrismAdminProcessor(newTokenService()),
 	}
 	for _, name := range v.names {
-		address := freeAddress(u)
+		address := ownAddress(u)
 		v.wire.Endpoints = append(v.wire.Endpoints, &orchestrator.Endpoint{ServiceName: name, Address: address})
 		v.services.keys[name] = &entry{address: address}
 		v.services.order = append(v.services.order, name)
@@ -56,14 +58,25 @@ func newVCM(u *Unit, id string, r *request.Request, p *orchestrator.Properties) 
 	return v
 }
 
-// freeAddress is one that nobody listens on until the VCM starts.
-func freeAddress(u *Unit) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// ownAddress is one that the VCM can listen on as often as it starts, and nobody
+// else meanwhile: a socket is bound to it that does not listen.
+func ownAddress(u *Unit) string {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		u.t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	u.t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		u.t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		u.t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
 }
 
 func (v *VCM) vcmFile(requestID string, now time.Time) []byte {
