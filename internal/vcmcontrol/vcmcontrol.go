@@ -22,6 +22,10 @@ const (
 	FirstListenerFD = 6
 )
 
+// StartSlack is how late the timers of a vcmd may be from its making on to its first
+// client.
+const StartSlack = time.Millisecond
+
 // Methods of the orchestrator towards vcmd.
 const (
 	// MethodStart: Start -> nil, first and once. vcmd builds its sandbox, opens

@@ -43,6 +43,7 @@ type census struct {
 
 	Processors int      // it began with
 	Told       []uint64 // of those that it may use
+	Slack      time.Duration
 }
 
 // child speaks vcmcontrol; what it does is in the VCM's name.
@@ -163,6 +164,8 @@ func ready(ctx context.Context, conn *fdrpc.Conn, found census) error {
 
 func takeCensus() census {
 	c := census{Env: os.Environ(), Args: os.Args, UID: os.Getuid(), PID: os.Getpid(), Processors: runtime.NumCPU()}
+	slack, _ := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	c.Slack = time.Duration(slack)
 	for fd := range 1024 {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && !runtimeFD(fd) {
 			c.FDs = append(c.FDs, fd)

@@ -144,6 +144,9 @@ func getsExactlyWhatIsDeclared(t *testing.T, cfg launch.Config) {
 	if all := runtime.NumCPU(); len(c.Told) == 0 && c.Processors != all || len(c.Told) > 0 && (c.Processors != 1 || count(c.Told) != all) || len(c.Told) > 0 != (cfg.Forker == "") {
 		t.Errorf("made on %d of %d processors and told of %x", c.Processors, all, c.Told)
 	}
+	if len(c.Told) > 0 && c.Slack != vcmcontrol.StartSlack {
+		t.Errorf("its timers may be %v late, want %v", c.Slack, vcmcontrol.StartSlack)
+	}
 	if len(c.Isolation.Namespaces) != 6 {
 		t.Fatalf("this kernel granted the namespaces %v only; the full set is needed to test them", c.Isolation.Namespaces)
 	}

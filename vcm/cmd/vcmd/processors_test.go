@@ -6,10 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
 // allowed is what the kernel says of a thread's processors.
@@ -24,11 +28,37 @@ func allowed(t *testing.T, status string) string {
 	return strings.TrimSpace(list)
 }
 
-// TestMadeOnOneProcessor starts a VCM as the launcher does, on one processor, and
-// expects every thread of it on all of those that it was told of.
+// slackOf is how late the timers of a process's threads may be.
+func slackOf(t *testing.T, pid int) (all []time.Duration) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("threads %v, %v", threads, err)
+	}
+	for _, thread := range threads {
+		// A thread is a process to /proc, but in its lists.
+		p, err := os.ReadFile(filepath.Join("/proc", filepath.Base(thread), "timerslack_ns"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := time.ParseDuration(strings.TrimSpace(string(p)) + "ns")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(all, d) {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// TestMadeOnOneProcessor starts a VCM as the launcher does, on one processor and with
+// late timers, and expects every thread of it on all of those that it was told of,
+// and its timers in time when it has a client.
 func TestMadeOnOneProcessor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.isolate() // or its own attempts to connect are its first client
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var all, one unix.CPUSet
@@ -47,7 +77,14 @@ func TestMadeOnOneProcessor(t *testing.T) {
 	if err := unix.SchedSetaffinity(0, &one); err != nil {
 		t.Fatal(err)
 	}
+	late := func(d time.Duration) {
+		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(d), 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late(vcmcontrol.StartSlack)
 	p := r.launch()
+	late(0) // what it was
 	if err := unix.SchedSetaffinity(0, &all); err != nil {
 		t.Fatal(err)
 	}
@@ -61,6 +98,13 @@ func TestMadeOnOneProcessor(t *testing.T) {
 		if got := allowed(t, thread); got != want {
 			t.Errorf("%s: processors %s, want %s", thread, got, want)
 		}
+	}
+	if got := slackOf(t, p.cmd.Process.Pid); !slices.Equal(got, []time.Duration{vcmcontrol.StartSlack}) {
+		t.Errorf("before a client comes the timers may be late by %v", got)
+	}
+	r.mustDial(vcmcontrol.ServiceSSHAdmin, r.admin)
+	if got := slackOf(t, p.cmd.Process.Pid); !slices.Equal(got, []time.Duration{slack}) {
+		t.Errorf("with a client the timers may be late by %v", got)
 	}
 }
 
