@@ -12,64 +12,83 @@ import (
 // maxBatch bounds how many functions share a commit. Further callers wait for the next.
 const maxBatch = 512
 
-// call is one caller of Update whose function was run. The committer owns it until
-// wake has a value, and its caller afterwards.
+// call is one caller of Update. It is the store's until wake has a value, and its
+// caller's afterwards.
 type call struct {
-	err  error
-	wake chan struct{}
+	ctx      context.Context
+	fn       func(*Tx) error
+	shrink   bool
+	leads    bool // it is to write the commit, which wakes it again
+	panicked any  // what fn has panicked with
+	err      error
+	wake     chan struct{}
+	before   *call // that arrived before; see turn
 }
 
-// update runs fn at once, among the writes that the next commit takes, and waits
-// for that commit.
+// update has fn run, among the writes that the next commit takes, and waits for that
+// commit.
 func (s *Store) update(ctx context.Context, fn func(*Tx) error, shrink bool) error {
 	c, _ := s.calls.Get().(*call)
 	if c == nil {
 		c = &call{wake: make(chan struct{}, 1)}
 	}
-	leads, err := s.join(ctx, c, fn, shrink)
-	if err != nil {
-		return err
-	}
-	if leads {
-		s.lead()
-	}
+	c.ctx, c.fn, c.shrink = ctx, fn, shrink
+	s.state.leave(c)
 	<-c.wake
-	err, c.err = c.err, nil
+	if c.leads {
+		s.lead()
+		<-c.wake
+	}
+	err, panicked := c.err, c.panicked
+	*c = call{wake: c.wake}
 	s.calls.Put(c)
+	if panicked != nil {
+		panic(panicked)
+	}
 	return err
 }
 
-// join runs fn and has c told how the commit ends that makes durable what fn has
-// seen and written. It fails if fn was not run. Who finds nobody at it leads.
-func (s *Store) join(ctx context.Context, c *call, fn func(*Tx) error, shrink bool) (leads bool, err error) {
-	s.state.Lock()
-	defer s.state.Unlock() // also when fn panics
-	for len(s.batch.calls) >= maxBatch && !s.closed {
-		s.room.Wait()
-	}
+// join runs the call, and has it told how the commit ends that makes durable what its
+// function has seen and written. If there is nobody to write that, the call is. Where
+// the batch is full, it is run after the next commit has begun. The caller holds state.
+func (s *Store) join(c *call) {
 	switch {
 	case s.closed:
-		return false, errClosed()
+		c.err = errClosed()
 	case s.failed != nil:
-		return false, s.failed
-	case ctx.Err() != nil:
-		return false, errkind.Errorf(errkind.Unavailable, "store: %w", ctx.Err())
+		c.err = s.failed
+	case len(s.batch.calls) >= maxBatch:
+		s.late = append(s.late, c)
+		return
+	case c.ctx.Err() != nil:
+		c.err = errkind.Errorf(errkind.Unavailable, "store: %w", c.ctx.Err())
+	default:
+		s.run(c)
+		if s.gathering || c.panicked != nil { // Settle makes it durable; it was undone
+			break
+		}
+		s.batch.calls = append(s.batch.calls, c)
+		switch {
+		case s.resting:
+			s.resting, s.leading = false, true
+			c.leads = true
+			c.wake <- struct{}{}
+		case s.awaited > 0 && len(s.batch.calls) >= s.awaited:
+			s.awaited = 0
+			s.come <- struct{}{}
+		}
+		return
 	}
-	c.err = s.run(fn, shrink)
-	if s.gathering { // Settle makes it durable
-		c.wake <- struct{}{}
-		return false, nil
+	c.wake <- struct{}{}
+}
+
+// joinLate runs what had to wait for another batch. The caller holds state.
+func (s *Store) joinLate() {
+	late := s.late
+	s.late = nil
+	for _, c := range late {
+		s.join(c)
 	}
-	s.batch.calls = append(s.batch.calls, c)
-	switch {
-	case s.resting:
-		s.resting, s.leading = false, true
-		return true, nil
-	case s.awaited > 0 && len(s.batch.calls) >= s.awaited:
-		s.awaited = 0
-		s.come <- struct{}{}
-	}
-	return false, nil
 }
 
 // lead writes the commit of a caller that came alone, in its own goroutine: to wake
@@ -80,7 +99,7 @@ func (s *Store) lead() {
 	s.state.Lock()
 	defer s.state.Unlock()
 	s.leading = false
-	s.room.Broadcast()
+	s.led.Broadcast()
 	if len(s.batch.calls) > 0 || s.untidy() {
 		s.come <- struct{}{}
 	} else {
@@ -90,24 +109,25 @@ func (s *Store) lead() {
 
 func errClosed() error { return errkind.Errorf(errkind.Unavailable, "the store is closed") }
 
-// run runs fn, whose writes are undone if it fails or panics. The caller holds state.
-func (s *Store) run(fn func(*Tx) error, shrink bool) (err error) {
+// run runs the call's function, whose writes are undone if it fails or panics. The
+// caller holds state.
+func (s *Store) run(c *call) {
 	tx := &Tx{key: s.key, log: s.log, buckets: s.batch.index.buckets, batch: &s.batch, flight: s.flight.records}
 	before, kept := s.batch.index.live, false
 	defer func() {
+		c.panicked = recover()
 		tx.end()
 		if !kept {
 			s.batch.drop()
 		}
 	}()
-	if err = fn(tx); err == nil {
-		err = s.admitGrowth(tx.wrote, shrink, before)
+	if c.err = c.fn(tx); c.err == nil {
+		c.err = s.admitGrowth(tx.wrote, c.shrink, before)
 	}
-	if err == nil {
+	if c.err == nil {
 		s.batch.keep()
 		kept = true
 	}
-	return err
 }
 
 // committer writes one commit after the other while there are callers, until Close.
@@ -178,7 +198,7 @@ func (s *Store) commit() {
 	}
 	s.batch, s.flight = s.flight, s.batch
 	s.batch.seq = s.flight.seq + 1
-	s.room.Broadcast()
+	s.joinLate()
 	err := s.fly()
 	if err != nil {
 		// What has come meanwhile was done to a state that there will not be.

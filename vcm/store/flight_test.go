@@ -50,12 +50,13 @@ func TestFunctionsGoOnFromWhatIsInFlight(t *testing.T) {
 // joined runs fn without waiting for its commit, which end does.
 func joined(t *testing.T, s *Store, fn func(*Tx) error) (end func() error) {
 	t.Helper()
-	c := &call{wake: make(chan struct{}, 1)}
-	leads, err := s.join(t.Context(), c, fn, false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := &call{ctx: t.Context(), fn: fn, wake: make(chan struct{}, 1)}
+	s.state.leave(c)
+	s.state.Lock()
+	leads := c.leads
+	s.state.Unlock()
 	if leads {
+		<-c.wake
 		go s.lead()
 	}
 	return func() error { <-c.wake; return c.err }
