@@ -86,9 +86,8 @@ type Start struct {
 	// MemoryLimit is what the process may use, in bytes; its collector keeps
 	// below it. 0: not limited.
 	MemoryLimit int64 `json:"memoryLimit,omitempty"`
-	// Processors is the set of those that the process may use, 64 a word. It may
-	// have been made on one of them, as its threads are until it is told; empty: it
-	// was not.
+	// Processors is the set of those that the process may use, 64 a word, where it
+	// was made on one of them: its first client has it use all. Empty: it was not.
 	Processors []uint64 `json:"processors,omitempty"`
 }
 

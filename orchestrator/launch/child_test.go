@@ -43,6 +43,7 @@ type census struct {
 
 	Processors int      // it began with
 	Told       []uint64 // of those that it may use
+	Home       int      // the first of those that it began with
 	Slack      time.Duration
 }
 
@@ -164,6 +165,10 @@ func ready(ctx context.Context, conn *fdrpc.Conn, found census) error {
 
 func takeCensus() census {
 	c := census{Env: os.Environ(), Args: os.Args, UID: os.Getuid(), PID: os.Getpid(), Processors: runtime.NumCPU()}
+	var home unix.CPUSet
+	for unix.SchedGetaffinity(0, &home) == nil && !home.IsSet(c.Home) {
+		c.Home++
+	}
 	slack, _ := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	c.Slack = time.Duration(slack)
 	for fd := range 1024 {

@@ -126,6 +126,26 @@ func TestChildGetsExactlyWhatIsDeclared(t *testing.T) {
 	}
 }
 
+// Children stay where they were made until they have something to do.
+func TestChildrenGetTheProcessorsByTurns(t *testing.T) {
+	t.Parallel()
+	l := launcher(t, launch.Config{})
+	const rounds = 4
+	homes := map[int]int{}
+	for range rounds * runtime.NumCPU() {
+		var c census
+		if err := json.Unmarshal([]byte(isReady(t, start(t, l, spec(t, "census"))).Controls[0].Proof), &c); err != nil {
+			t.Fatal(err)
+		}
+		homes[c.Home]++
+	}
+	for home, n := range homes {
+		if n != rounds || len(homes) != runtime.NumCPU() {
+			t.Errorf("%d children were made on processor %d of %d, want %d", n, home, runtime.NumCPU(), rounds)
+		}
+	}
+}
+
 func getsExactlyWhatIsDeclared(t *testing.T, cfg launch.Config) {
 	t.Helper()
 	s := spec(t, "census")

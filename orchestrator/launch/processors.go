@@ -1,10 +1,6 @@
 package launch
 
-import (
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // usable are the processors that the calling thread may use, 64 a word; none if
 // that cannot be told.
@@ -22,22 +18,34 @@ func usable() (mask []uint64) {
 	return mask[:words]
 }
 
-// anchor keeps a thread to the processor that it runs on, and with it the child that
-// it makes. The child's runtime then begins with what one processor needs, and the
-// child where nobody has to be woken up for it.
-type anchor struct{ home unix.CPUSet } // all processors of the thread; none before the first
+// anchor keeps a thread to one processor, and with it the child that it makes. The
+// child's runtime then begins with what one processor needs, and the child where
+// nobody has to be woken up for it. It stays there until it has something to do, so
+// children get the processors by turns.
+type anchor struct {
+	home unix.CPUSet // all processors of the thread; none before the first
+	last int         // that a child was made on
+}
 
 func (p *anchor) drop() {
-	var here uint32
 	if p.home.Count() == 0 && unix.SchedGetaffinity(0, &p.home) != nil {
 		return // there would be no way back
 	}
-	if _, _, e := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&here)), 0, 0); e != 0 {
-		return
-	}
+	p.last = nextProcessor(p.home, p.last)
 	var one unix.CPUSet
-	one.Set(int(here))
+	one.Set(p.last)
 	_ = unix.SchedSetaffinity(0, &one) // or the child begins with more
+}
+
+// nextProcessor is the one of set after last; the first follows the last one.
+func nextProcessor(set unix.CPUSet, last int) int {
+	words := len(set) * 64
+	for i := 1; i <= words; i++ {
+		if next := (last + i) % words; set.IsSet(next) {
+			return next
+		}
+	}
+	return last
 }
 
 // weigh gives the thread all its processors back.

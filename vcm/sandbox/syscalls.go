@@ -70,8 +70,9 @@ func guarded() []rule {
 		{unix.SYS_MPROTECT, [][]test{{{2, lacks, unix.PROT_EXEC}}}},
 		// limits are read, not set
 		{unix.SYS_PRLIMIT64, [][]test{{{2, equals, 0}}}},
-		// the runtime names its mappings; the report asks for the filter's mode; the
-		// first client has the timers be in time
+		// the first client has the threads use all processors, and timers be in time
+		{unix.SYS_SCHED_SETAFFINITY, [][]test{{{0, equals, 0}}}},
+		// the runtime names its mappings; the report asks for the filter's mode
 		{unix.SYS_PRCTL, [][]test{{{0, equals, unix.PR_SET_VMA}}, {{0, equals, unix.PR_GET_SECCOMP}}, {{0, equals, unix.PR_SET_TIMERSLACK}}}},
 		{unix.SYS_SECCOMP, [][]test{{{0, equals, unix.SECCOMP_SET_MODE_FILTER}}}},
 	}, guardedHere()...)

@@ -74,7 +74,7 @@ func live(level *slog.LevelVar, log *slog.Logger, procs *processors) error {
 	}
 	log = log.With("vcm", start.UUID)
 
-	procs.allow(start.Processors)
+	procs.mask = start.Processors
 	m, err := assemble(ctx, start, door, procs, log)
 	if err != nil {
 		return errors.Join(err, c.reportFailure(ctx, err))

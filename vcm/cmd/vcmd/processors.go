@@ -16,9 +16,10 @@ import (
 //
 // A start is one thing after the other, and a VCM that nobody uses is no more. On
 // more processors it would do no more at a time, but wake threads for each turn:
-// all of them enter the sandbox, and stay. Therefore the process is made where it
-// has one processor only, keeps the runtime to that when it may use the others,
-// and takes those with its first client.
+// all of them enter the sandbox, and stay. A thread that enters it also waits there
+// until the others have done the same, which takes as long as they wait for another
+// processor that is busy. Therefore the process is made where it has one processor
+// only, and takes the others with its first client.
 //
 // Timers are as little use to it, and the thread that looks after the runtime's
 // processors would wake every 20 µs while there is work, which was a quarter of a
@@ -26,6 +27,7 @@ import (
 // late (vcmcontrol.StartSlack), until then.
 type processors struct {
 	n     int
+	mask  []uint64 // of those that the process was not made on, too; none: it has all
 	once  sync.Once
 	taken chan struct{} // closed with the first client
 }
@@ -35,30 +37,22 @@ func alone() *processors {
 	return &processors{n: runtime.GOMAXPROCS(1), taken: make(chan struct{})}
 }
 
-// allow lets the threads run on the processors of mask, 64 a word, instead of the
-// one that the process was made on; an empty mask changes nothing.
-func (p *processors) allow(mask []uint64) {
-	if len(mask) == 0 {
-		return
-	}
-	where, size := uintptr(unsafe.Pointer(&mask[0])), uintptr(len(mask)*8)
-	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_SCHED_SETAFFINITY, 0, size, where); e != 0 {
-		return // built with cgo: it serves as slowly as it is isolated badly
-	}
-	var now unix.CPUSet
-	if unix.SchedGetaffinity(0, &now) == nil {
-		p.n = now.Count()
-	}
-}
-
 // slack is how late a timer may be at work: what Linux begins with.
 const slack = 50 * time.Microsecond
 
-// take gives them all to the runtime, and timers that are in time.
+// take gives them all to the threads and to the runtime, and has timers be in time.
+// Built with cgo, as only tests are, it cannot be done for all threads.
 func (p *processors) take() {
 	p.once.Do(func() {
-		// Built with cgo it cannot be done: only tests are.
 		_, _, _ = syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0, 0)
+		if len(p.mask) > 0 {
+			where, size := uintptr(unsafe.Pointer(&p.mask[0])), uintptr(len(p.mask)*8)
+			_, _, _ = syscall.AllThreadsSyscall(unix.SYS_SCHED_SETAFFINITY, 0, size, where)
+			var now unix.CPUSet
+			if unix.SchedGetaffinity(0, &now) == nil {
+				p.n = now.Count()
+			}
+		}
 		runtime.GOMAXPROCS(p.n)
 		close(p.taken)
 	})
