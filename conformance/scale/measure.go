@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/tesserae-hsm/tesserae/internal/clock"
 )
 
 // Memory is what N processes and the whole machine use.
@@ -107,17 +107,6 @@ func parentOf(pid int) (int, error) {
 	return strconv.Atoi(words[1])
 }
 
-// used is the processor time of a process and of the threads that it has had, by
-// its own clock: /proc rounds it down to hundredths of a second, twice.
-func used(pid int) (time.Duration, error) {
-	const perProcess = 2 // in the lowest three bits of a clock's number; the others are the process, inverted
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|perProcess), &t); err != nil {
-		return 0, fmt.Errorf("processor time of %d: %w", pid, err)
-	}
-	return time.Duration(t.Nano()), nil
-}
-
 // forkerName is the first word of the process that makes and keeps the others; the
 // second one is the orchestrator's folder.
 const forkerName = "vcm-forker"
@@ -166,7 +155,7 @@ func processorTime(d daemons) (c cpu, err error) {
 		return c, err
 	}
 	for _, pid := range children {
-		t, err := used(pid)
+		t, err := clock.OfProcess(pid)
 		if err != nil {
 			return c, err
 		}
@@ -177,7 +166,7 @@ func processorTime(d daemons) (c cpu, err error) {
 		to[pid] = &c.orchestratord
 	}
 	for pid, to := range to {
-		t, err := used(pid)
+		t, err := clock.OfProcess(pid)
 		if err != nil {
 			return c, err
 		}

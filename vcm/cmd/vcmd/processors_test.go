@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tesserae-hsm/tesserae/internal/vcmcontrol"
 )
 
@@ -34,34 +32,9 @@ func TestMadeOnOneProcessor(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.isolate() // or its own attempts to connect are its first client
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &all); err != nil {
-		t.Fatal(err)
-	}
-	home := 0
-	for !all.IsSet(home) {
-		home++
-	}
-	one.Set(home)
-	for _, w := range all {
-		r.start.Processors = append(r.start.Processors, uint64(w))
-	}
-	late := func(d time.Duration) {
-		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(d), 0, 0, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		t.Fatal(err)
-	}
-	late(vcmcontrol.StartSlack)
+	home, back := r.alone()
 	p := r.launch()
-	late(0) // what it was
-	if err := unix.SchedSetaffinity(0, &all); err != nil {
-		t.Fatal(err)
-	}
+	back()
 	p.mustBeReady()
 	expect := func(when, processors string, lateBy time.Duration) {
 		t.Helper()
