@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -19,11 +21,20 @@ type call struct {
 	fn       func(*Tx) error
 	shrink   bool
 	leads    bool // it is to write the commit, which wakes it again
-	panicked any  // what fn has panicked with
+	panicked *panicked
 	err      error
 	wake     chan struct{}
 	before   *call // that arrived before; see turn
 }
+
+// panicked is what a function has panicked with, and where: its caller's goroutine does
+// not know.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) String() string { return fmt.Sprintf("%v\n\n%s", p.value, p.stack) }
 
 // update has fn run, among the writes that the next commit takes, and waits for that
 // commit.
@@ -39,11 +50,11 @@ func (s *Store) update(ctx context.Context, fn func(*Tx) error, shrink bool) err
 		s.lead()
 		<-c.wake
 	}
-	err, panicked := c.err, c.panicked
+	err, p := c.err, c.panicked
 	*c = call{wake: c.wake}
 	s.calls.Put(c)
-	if panicked != nil {
-		panic(panicked)
+	if p != nil {
+		panic(p)
 	}
 	return err
 }
@@ -115,7 +126,9 @@ func (s *Store) run(c *call) {
 	tx := &Tx{key: s.key, log: s.log, buckets: s.batch.index.buckets, batch: &s.batch, flight: s.flight.records}
 	before, kept := s.batch.index.live, false
 	defer func() {
-		c.panicked = recover()
+		if v := recover(); v != nil {
+			c.panicked = &panicked{v, debug.Stack()}
+		}
 		tx.end()
 		if !kept {
 			s.batch.drop()
@@ -209,6 +222,7 @@ func (s *Store) commit() {
 		s.batch.fail(err)
 		s.flight.calls = append(s.flight.calls, s.batch.calls...)
 		s.batch.calls = emptied(s.batch.calls)
+		s.joinLate() // or nobody would
 	} else if len(s.flight.changes) > 0 {
 		s.seq = s.flight.seq
 		s.measure()

@@ -107,6 +107,25 @@ func TestReadersSeeWhatAnOpenBatchReplaced(t *testing.T) {
 	}
 }
 
+// breakLog gives s a log that cannot grow, until restore is called.
+func (f *fixture) breakLog(t *testing.T, s *Store) (restore func()) {
+	t.Helper()
+	readOnly, err := os.Open(filepath.Join(f.dir, fileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { readOnly.Close() })
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	good, size := s.log.f, s.log.size
+	s.log.f, s.log.size = readOnly, s.log.end
+	return func() {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		s.log.f, s.log.size = good, size
+	}
+}
+
 // Where a commit cannot be written, those who went on from it fail with it, and
 // nothing of either remains. A function that failed on its own says why.
 func TestWhatCameDuringAFailedCommitFailsWithIt(t *testing.T) {
@@ -115,17 +134,7 @@ func TestWhatCameDuringAFailedCommitFailsWithIt(t *testing.T) {
 	s := f.mustOpen(t)
 	put(t, s, "b", "k", "before")
 
-	// A log that cannot grow, until it can again.
-	readOnly, err := os.Open(filepath.Join(f.dir, fileName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer readOnly.Close()
-	s.writing.Lock()
-	good, size := s.log.f, s.log.size
-	s.log.f, s.log.size = readOnly, s.log.end
-	s.writing.Unlock()
-
+	restore := f.breakLog(t, s)
 	refused := errors.New("refused")
 	var wg sync.WaitGroup
 	for i := range 64 {
@@ -147,9 +156,7 @@ func TestWhatCameDuringAFailedCommitFailsWithIt(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	s.writing.Lock()
-	s.log.f, s.log.size = good, size
-	s.writing.Unlock()
+	restore()
 	put(t, s, "b", "after", "v")
 	if got := get(t, s, "b", "k"); got != "before" {
 		t.Errorf("it is %q", got)
@@ -159,7 +166,7 @@ func TestWhatCameDuringAFailedCommitFailsWithIt(t *testing.T) {
 	}
 	again := f.mustOpen(t)
 	n := 0
-	err = again.View(t.Context(), func(tx *Tx) error {
+	err := again.View(t.Context(), func(tx *Tx) error {
 		return tx.Bucket("b").Range(nil, func(_, _ []byte) error { n++; return nil })
 	})
 	if err != nil || n != 2 {

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -31,8 +33,12 @@ func TestFunctionsThatComeMeanwhileAreRunByWhoIsAtIt(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t).mustOpen(t)
 	var order []string // state guards it
-	call := func(name string, fn func()) (panicked any) {
-		defer func() { panicked = recover() }()
+	call := func(name string, fn func()) (got any) {
+		defer func() {
+			if p, ok := recover().(*panicked); ok {
+				got = p.value
+			}
+		}()
 		err := s.Update(t.Context(), func(tx *Tx) error {
 			order = append(order, name)
 			fn()
@@ -114,4 +120,34 @@ func TestACommitHasRoomForSoMany(t *testing.T) {
 			t.Fatalf("%04d is %q", i, got)
 		}
 	}
+}
+
+// Where a commit fails, those for whom it had no room are told of what becomes of them,
+// too.
+func TestNobodyIsForgottenWhereACommitFails(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.mustOpen(t)
+	put(t, s, "b", "k", "v")
+	restore := f.breakLog(t, s)
+	s.writing.Lock()
+	const callers = 3 * maxBatch
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			err := s.Update(t.Context(), func(tx *Tx) error { return tx.Bucket("b").Put(fmt.Append(nil, i), nil) })
+			if !errors.Is(err, syscall.EBADF) {
+				t.Errorf("%v, want that the log cannot be written", err)
+			}
+		})
+	}
+	waitFor(t, func() bool {
+		s.state.Lock()
+		defer s.state.Unlock()
+		return len(s.batch.calls)+len(s.late) == callers
+	})
+	s.writing.Unlock()
+	wg.Wait()
+	restore()
+	put(t, s, "b", "k", "after")
 }
