@@ -39,9 +39,9 @@ func (p *anchor) drop() {
 
 // nextProcessor is the one of set after last; the first follows the last one.
 func nextProcessor(set unix.CPUSet, last int) int {
-	words := len(set) * 64
-	for i := 1; i <= words; i++ {
-		if next := (last + i) % words; set.IsSet(next) {
+	size := len(set) * 64
+	for i := 1; i <= size; i++ {
+		if next := (last + i) % size; set.IsSet(next) {
 			return next
 		}
 	}

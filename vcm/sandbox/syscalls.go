@@ -152,17 +152,18 @@ func syscallAttempts() []syscallAttempt {
 		{"keyctl", raw(unix.SYS_KEYCTL, 0xffff, 0, 0)},                        // EOPNOTSUPP
 		{"io_uring_setup", raw(unix.SYS_IO_URING_SETUP, 1, 0, 0)},             // EFAULT
 		{"process_vm_readv", raw(unix.SYS_PROCESS_VM_READV, 0x7ffffffe, 0, 0)},
-		{"clone3", raw(unix.SYS_CLONE3, 0, 0, 0)},                                     // EINVAL
-		{"clone of a process", raw(unix.SYS_CLONE, unix.CLONE_SIGHAND, 0, 0)},         // EINVAL
-		{"mmap of code", raw(unix.SYS_MMAP, 0, 0, unix.PROT_READ|unix.PROT_EXEC)},     // EINVAL: no length
-		{"uname", func() error { return unix.Uname(new(unix.Utsname)) }},              // allowed
-		{"memfd_create", raw(unix.SYS_MEMFD_CREATE, 0, 0, 0)},                         // EFAULT
-		{"unshare", raw(unix.SYS_UNSHARE, 0, 0, 0)},                                   // allowed
-		{"kill of the parent", raw(unix.SYS_KILL, uintptr(unix.Getppid()), 0, 0)},     // allowed outside
-		{"prctl to become dumpable", raw(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 2, 0)}, // EINVAL: nobody may ask for that
-		{"setrlimit", raw(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, 1)},                // EFAULT
-		{"mount", raw(unix.SYS_MOUNT, 0, 0, 0)},                                       // EFAULT or EPERM
-		{"bpf", raw(unix.SYS_BPF, 0xffff, 0, 0)},                                      // EINVAL or EPERM
+		{"clone3", raw(unix.SYS_CLONE3, 0, 0, 0)},                                      // EINVAL
+		{"clone of a process", raw(unix.SYS_CLONE, unix.CLONE_SIGHAND, 0, 0)},          // EINVAL
+		{"mmap of code", raw(unix.SYS_MMAP, 0, 0, unix.PROT_READ|unix.PROT_EXEC)},      // EINVAL: no length
+		{"uname", func() error { return unix.Uname(new(unix.Utsname)) }},               // allowed
+		{"memfd_create", raw(unix.SYS_MEMFD_CREATE, 0, 0, 0)},                          // EFAULT
+		{"unshare", raw(unix.SYS_UNSHARE, 0, 0, 0)},                                    // allowed
+		{"kill of the parent", raw(unix.SYS_KILL, uintptr(unix.Getppid()), 0, 0)},      // allowed outside
+		{"prctl to become dumpable", raw(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 2, 0)},  // EINVAL: nobody may ask for that
+		{"setrlimit", raw(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_CORE, 1)},                 // EFAULT
+		{"placing another process", raw(unix.SYS_SCHED_SETAFFINITY, 0x7ffffffe, 0, 0)}, // ESRCH
+		{"mount", raw(unix.SYS_MOUNT, 0, 0, 0)},                                        // EFAULT or EPERM
+		{"bpf", raw(unix.SYS_BPF, 0xffff, 0, 0)},                                       // EINVAL or EPERM
 	}
 }
 
