@@ -36,11 +36,11 @@ func (h *Host) throttle() {
 			vcms, written = h.writers()
 			return written
 		}) {
-			var rate int64
-			if o.Throttle {
-				rate = throttle.Limit
+			if o.Throttle && h.bound(vcms[o.UUID], disk, throttle.Limit) {
+				h.cfg.Log.Warn("a VCM writes too much and is throttled", "uuid", o.UUID, "bytes_per_second", throttle.Limit)
+			} else if !o.Throttle && h.bound(vcms[o.UUID], disk, 0) {
+				h.cfg.Log.Info("a VCM writes little again and is not throttled any more", "uuid", o.UUID)
 			}
-			h.bound(vcms[o.UUID], disk, rate)
 		}
 	}
 }
@@ -57,16 +57,14 @@ func (h *Host) writers() (map[string]*vcm, map[string]int64) {
 
 // bound bounds what v writes, in bytes a second; 0 is no bound. What the kernel
 // refuses is not tried again.
-func (h *Host) bound(v *vcm, disk launch.Disk, rate int64) {
+func (h *Host) bound(v *vcm, disk launch.Disk, rate int64) (done bool) {
 	p, ok := v.process()
 	if !ok {
-		return
+		return false
 	}
 	if err := p.Throttle(disk, rate); err != nil {
 		h.cfg.Log.Warn("what a VCM writes is not bounded", "uuid", v.uuid, "err", err)
-		return
+		return false
 	}
-	if rate > 0 {
-		h.cfg.Log.Warn("a VCM writes too much and is throttled", "uuid", v.uuid, "bytes_per_second", rate)
-	}
+	return true
 }

@@ -16,9 +16,12 @@ import (
 )
 
 const (
-	// Period is how often to look. Where the disk is busy that is a file of the
-	// kernel's for each VCM.
-	Period = 250 * time.Millisecond
+	// Period is how often to look at the disk, which is a file of the kernel's.
+	Period = 50 * time.Millisecond
+	// Pause is for how long at least nobody looks at the VCMs again, which is a file
+	// for each, but for the second look: that comes soon, as it takes two to see who
+	// writes.
+	Pause = 250 * time.Millisecond
 	// Rate is what a VCM may write to the disk for long, in bytes a second, and
 	// Burst what it may write beyond that at once, in bytes.
 	Rate  = 96 << 20
@@ -37,9 +40,12 @@ type Order struct {
 
 // Judge remembers what was written until now. Its zero value has seen nothing.
 type Judge struct {
-	at       time.Time
-	disk     int64
-	accounts map[string]account // as of at; none if nothing was looked at then
+	at   time.Time
+	disk int64
+
+	looked   time.Time          // at the VCMs
+	accounts map[string]account // as of then; nil if that says nothing any more
+	first    bool               // there were none before
 }
 
 type account struct {
@@ -54,13 +60,20 @@ type account struct {
 // where there are a thousand, only when much is being written, or was, or somebody
 // is throttled.
 func (j *Judge) Judge(at time.Time, disk int64, written func() map[string]int64) []Order {
-	dt := at.Sub(j.at)
-	much := !j.at.IsZero() && float64(disk-j.disk) > Rate*dt.Seconds()
+	much := !j.at.IsZero() && float64(disk-j.disk) > Rate*at.Sub(j.at).Seconds()
 	j.at, j.disk = at, disk
+	dt := at.Sub(j.looked)
+	soon := dt < Pause
 	if !much && !j.remembers() {
-		j.accounts = nil
+		if !soon { // a disk may be busy by fits and starts
+			j.accounts = nil
+		}
 		return nil
 	}
+	if soon && !j.first {
+		return nil
+	}
+	j.looked, j.first = at, j.accounts == nil
 	var orders []Order
 	now := map[string]account{}
 	for uuid, w := range written() {

@@ -60,11 +60,34 @@ func TestWriterIsThrottled(t *testing.T) {
 	h.want(t, h.write(time.Minute, 0, map[string]int64{"a": throttle.Limit}))
 	h.want(t, h.write(time.Second, 0, nil))
 	h.want(t, h.write(time.Second, 0, map[string]int64{"a": throttle.Limit}))
-	h.want(t, h.write(throttle.Patience+throttle.Period, 0, map[string]int64{"a": mib}), throttle.Order{UUID: "a"})
+	h.want(t, h.write(throttle.Patience+throttle.Pause, 0, map[string]int64{"a": mib}), throttle.Order{UUID: "a"})
 	h.looked = 0
 	h.want(t, h.write(time.Minute, 0, map[string]int64{"a": mib}))
 	if h.looked > 30 {
 		t.Errorf("%d looks at VCMs that write little", h.looked)
+	}
+}
+
+// Who writes as fast as he can is found soon, and a busy disk is no reason to look at
+// all VCMs all the time.
+func TestLooksSoonButSeldom(t *testing.T) {
+	t.Parallel()
+	h := newHost()
+	h.want(t, h.write(throttle.Pause, 0, map[string]int64{"a": mib}))
+	h.want(t, h.write(2*throttle.Period, 0, map[string]int64{"a": 1000 * mib}), throttle.Order{UUID: "a", Throttle: true})
+	h = newHost()
+	h.want(t, h.write(throttle.Pause, 0, nil))
+	for range 60 { // three bursts of others a second
+		h.want(t, h.write(throttle.Period, 900*mib, nil))
+		h.want(t, h.write(333*time.Millisecond, 0, nil))
+	}
+	if h.looked > 2*60 {
+		t.Errorf("%d looks for 60 bursts", h.looked)
+	}
+	h.looked = 0
+	h.want(t, h.write(time.Minute, 900*mib, nil))
+	if most := 2 + int(time.Minute/throttle.Pause); h.looked > most {
+		t.Errorf("%d looks in a minute, want at most %d", h.looked, most)
 	}
 }
 
@@ -86,7 +109,7 @@ func TestAnotherProcess(t *testing.T) {
 	fast := map[string]int64{"a": 500 * mib}
 	h.want(t, h.write(time.Second, 0, fast), throttle.Order{UUID: "a", Throttle: true})
 	h.written["a"] = 0
-	h.want(t, h.write(throttle.Period, 0, nil), throttle.Order{UUID: "a"})
+	h.want(t, h.write(throttle.Pause, 0, nil), throttle.Order{UUID: "a"})
 	h.want(t, h.write(time.Second, 0, fast), throttle.Order{UUID: "a", Throttle: true})
 	delete(h.written, "a")
 	h.want(t, h.write(time.Minute, 0, nil))
