@@ -133,13 +133,15 @@ func awaitStates(t *testing.T, r *rig.Rig, want map[string]string) {
 const recovery = 45 * time.Second
 
 // TestStartOrder kills both daemons and starts them again in the wrong order, as
-// a host may that starts each by itself.
+// a host may that starts each by itself. The VCM does not end with them.
 func TestStartOrder(t *testing.T) {
 	t.Parallel()
 	r := binaries.New(t)
-	if _, err := r.Hosted(t.Context(), rig.Plan{Name: "only", Request: []string{"--autostart"}}); err != nil {
+	v, err := r.Hosted(t.Context(), rig.Plan{Name: "only", Request: []string{"--autostart"}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	was := only(t, r, v.UUID)
 	before, err := states(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
@@ -155,4 +157,7 @@ func TestStartOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitStates(t, r, before)
+	if now := only(t, r, v.UUID); now != was {
+		t.Errorf("the VCM's process is %d, was %d", now.PID, was.PID)
+	}
 }

@@ -17,10 +17,10 @@ import (
 )
 
 // TestServesOn kills the orchestrator again and again, also while it starts, stops,
-// creates and deletes other VCMs, and their processes, while clients vend to one
-// VCM over connections that they opened before. That VCM is the same process to the
-// end, and no call of its clients fails; the others end up as their provider was
-// told.
+// creates and deletes other VCMs, and their processes, and the unit, while clients
+// vend to one VCM over connections that they opened before. That VCM is the same
+// process to the end, and no call of its clients fails; the others end up as their
+// provider was told.
 func TestServesOn(t *testing.T) {
 	t.Parallel()
 	rnd := random(t)
@@ -137,9 +137,17 @@ func (p *provider) disturb(i int) (what string) {
 	}
 	running := state["other"] == "running"
 	name := fmt.Sprintf("made-%d", i)
-	switch n := p.rnd.IntN(7); {
+	switch n := p.rnd.IntN(9); {
 	case n == 0:
 		what = "nothing"
+	case n >= 7:
+		for {
+			p.kill(hsmd)
+			if p.rnd.IntN(3) > 0 {
+				return "unit killed"
+			}
+			p.pause(300 * time.Millisecond) // again, while VCMs take it up
+		}
 	case n == 1 && running:
 		p.killOther()
 		return "its neighbour's process killed"

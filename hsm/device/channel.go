@@ -2,6 +2,9 @@ package device
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
 	"net"
 	"os"
 	"slices"
@@ -11,6 +14,7 @@ import (
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi/keyfd"
 	"github.com/tesserae-hsm/tesserae/internal/errkind"
 	"github.com/tesserae-hsm/tesserae/internal/fdrpc"
+	"github.com/tesserae-hsm/tesserae/internal/sealed"
 )
 
 // holderGrace is how long an open waits for the previous holder's channel to be
@@ -28,8 +32,9 @@ type channel struct {
 	rated    hsmapi.Speed // what speed was made of
 	conn     *fdrpc.Conn
 	pace     pace // of its calls
+	resumes  bool // it is for one who has the key already
 
-	holds bool          // guarded by Unit.mu: this channel was given the key
+	holds bool          // guarded by Unit.mu: this channel was given the key, or has resumed
 	gone  chan struct{} // closed when it no longer holds it
 }
 
@@ -56,26 +61,34 @@ func (u *Unit) newChannel(in hsmapi.Attach, uc *net.UnixConn) (*channel, error) 
 		return nil, err
 	}
 	now := u.rtc.Now()
-	key, err := u.key(p, in.Share, now) // so that the one who attaches learns why not
-	if err != nil {
-		return nil, err
+	if !in.Resume {
+		key, err := u.key(p, in.Share, now) // so that the one who attaches learns why not
+		if err != nil {
+			return nil, err
+		}
+		clear(key)
 	}
-	clear(key)
 	if in.Speed.Unit > 0 {
 		u.capacity.rate(in.Speed.Unit)
 	}
 	ch := &channel{
 		u: u, uuid: p.UUID, moduleID: p.ModuleID, share: slices.Clone(in.Share), attached: now,
-		speed: u.capacity.share(p.UUID, in.Speed), rated: in.Speed, gone: make(chan struct{}),
+		speed: u.capacity.share(p.UUID, in.Speed), rated: in.Speed, resumes: in.Resume, gone: make(chan struct{}),
 	}
 	ch.conn = fdrpc.New(uc, ch.handle)
 	u.channels[ch] = struct{}{}
 	return ch, nil
 }
 
-// run serves the channel until the VCM closes it, and sets the partition free.
+// dismissal is how long a VCM may take to close a channel that ends.
+const dismissal = time.Second
+
+// run serves the channel until the VCM closes it or the context ends, and sets the
+// partition free.
 func (ch *channel) run(ctx context.Context) {
-	if err := ch.conn.Run(ctx); err != nil && ctx.Err() == nil {
+	stop := context.AfterFunc(ctx, ch.dismiss)
+	defer stop()
+	if err := ch.conn.Run(context.WithoutCancel(ctx)); err != nil && ctx.Err() == nil {
 		ch.u.cfg.Log.WarnContext(ctx, "device channel broke", "uuid", ch.uuid, "error", err)
 	}
 	u := ch.u
@@ -88,6 +101,17 @@ func (ch *channel) run(ctx context.Context) {
 	close(ch.gone)
 }
 
+// dismiss ends the channel, and the VCM: one that were cut off without a word would
+// wait for the unit to come back.
+func (ch *channel) dismiss() {
+	_ = ch.conn.Tell(hsmapi.MethodDismiss)
+	select {
+	case <-ch.gone:
+	case <-time.After(dismissal):
+	}
+	_ = ch.conn.Close()
+}
+
 func (ch *channel) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
 	refuseFiles(r.Files)
 	if wait := ch.pace.wait(time.Now()); wait > 0 {
@@ -95,7 +119,13 @@ func (ch *channel) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (
 	}
 	switch r.Method {
 	case hsmapi.MethodOpen:
-		return ch.open(ctx)
+		return ch.open(ctx, ch.opened)
+	case hsmapi.MethodResume:
+		var in hsmapi.Resume
+		if err := r.Decode(&in); err != nil {
+			return fdrpc.Reply{}, err
+		}
+		return ch.open(ctx, func() (fdrpc.Reply, error) { return ch.resumed(in.Ticket) })
 	case hsmapi.MethodTime:
 		if err := ch.u.working(); err != nil {
 			return fdrpc.Reply{}, err
@@ -123,12 +153,13 @@ func (ch *channel) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (
 	return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "unknown method %.40q on a device channel", r.Method)
 }
 
-// open gives the key, once a channel and to one channel at a time.
-func (ch *channel) open(ctx context.Context) (fdrpc.Reply, error) {
+// open makes the channel the partition's holder, once and one channel at a time, if
+// answer agrees.
+func (ch *channel) open(ctx context.Context, answer func() (fdrpc.Reply, error)) (fdrpc.Reply, error) {
 	if err := ch.claim(ctx); err != nil {
 		return fdrpc.Reply{}, err
 	}
-	reply, err := ch.opened()
+	reply, err := answer()
 	if err != nil {
 		ch.release()
 		return fdrpc.Reply{}, err
@@ -181,11 +212,15 @@ func (ch *channel) release() {
 	ch.holds = false
 }
 
+// opened gives the key.
 func (ch *channel) opened() (fdrpc.Reply, error) {
 	u := ch.u
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	p, err := u.find(ch.uuid)
+	if err == nil && ch.resumes {
+		err = errkind.Errorf(errkind.Refused, "this channel of VCM %s is for one who has the key", ch.uuid)
+	}
 	if err != nil {
 		return fdrpc.Reply{}, err
 	}
@@ -198,14 +233,56 @@ func (ch *channel) opened() (fdrpc.Reply, error) {
 	if err != nil {
 		return fdrpc.Reply{}, err
 	}
+	out := ch.describe(p)
+	if out.Ticket, err = u.ticket(p); err != nil {
+		_ = f.Close()
+		return fdrpc.Reply{}, err
+	}
 	u.cfg.Log.Info("partition opened", "uuid", p.UUID, "module", p.ModuleID, "carrier", carrier)
-	return fdrpc.Reply{
-		Body: hsmapi.Opened{
-			UUID: p.UUID, ModuleID: p.ModuleID, Identity: u.identity(), Counter: u.counters.value(p.ModuleID),
-			Time: u.rtc.both(), Created: p.Created, TestMode: u.cfg.TestMode, Speed: ch.rated,
-		},
-		Files: []*os.File{f},
-	}, nil
+	return fdrpc.Reply{Body: out, Files: []*os.File{f}}, nil
+}
+
+// resumed describes the partition to one who shows that he has opened it.
+func (ch *channel) resumed(ticket []byte) (fdrpc.Reply, error) {
+	u := ch.u
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	p, err := u.find(ch.uuid)
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
+	want, err := u.ticket(p)
+	if err != nil {
+		return fdrpc.Reply{}, err
+	}
+	if !ch.resumes || subtle.ConstantTimeCompare(ticket, want) != 1 {
+		return fdrpc.Reply{}, errkind.Errorf(errkind.Refused, "VCM %s was not opened by who wants to go on with it", ch.uuid)
+	}
+	u.cfg.Log.Info("partition resumed", "uuid", p.UUID, "module", p.ModuleID)
+	return fdrpc.Reply{Body: ch.describe(p)}, nil
+}
+
+// describe is what a holder is told besides the key. The caller holds Unit.mu.
+func (ch *channel) describe(p *partition) hsmapi.Opened {
+	u := ch.u
+	return hsmapi.Opened{
+		UUID: p.UUID, ModuleID: p.ModuleID, Identity: u.identity(), Counter: u.counters.value(p.ModuleID),
+		Time: u.rtc.both(), Created: p.Created, TestMode: u.cfg.TestMode, Speed: ch.rated,
+	}
+}
+
+// ticket is given with a partition's key, so that its holder can go on when the unit
+// was away: a unit that was killed knows nobody who had opened what. It is another one
+// under another tenant's share. The caller holds mu.
+func (u *Unit) ticket(p *partition) ([]byte, error) {
+	key, err := sealed.Derive(u.root.Bytes(), "tesserae device ticket v1")
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	mac := hmac.New(sha256.New, key)
+	mac.Write(sealed.Place([]byte(p.UUID), []byte(p.ModuleID), []byte(p.ShareKey)))
+	return mac.Sum(nil), nil
 }
 
 // mustHold refuses a channel that has not opened its partition.

@@ -44,7 +44,7 @@ func (u *Unit) tamperEvent() {
 	u.cfg.Log.Error("tamper event: secrets erased", "esn", u.id.ESN)
 	u.forget()
 	for ch := range u.channels {
-		_ = ch.conn.Close()
+		go ch.dismiss() // ends with the channel, whose owner waits
 	}
 	if err := u.cfg.Guard.Erase(); err != nil {
 		u.cfg.Log.Error("the guard could not be erased", "error", err)

@@ -18,7 +18,7 @@ func NewChannel(f *os.File) (*Channel, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Invalid, "device channel: %w", err)
 	}
-	return &Channel{newLink(fdrpc.New(uc, nil))}, nil
+	return &Channel{newLink(uc)}, nil
 }
 
 // Open asks for the partition and its key, once. The key lives in memory that
@@ -41,6 +41,16 @@ func (c *Channel) Open(ctx context.Context) (Opened, *keyfd.Key, error) {
 	}
 	return o, key, nil
 }
+
+// Resume goes on with the partition that an earlier channel has opened.
+func (c *Channel) Resume(ctx context.Context, ticket []byte) (Opened, error) {
+	var o Opened
+	err := c.conn.Ask(ctx, MethodResume, Resume{Ticket: ticket}, &o)
+	return o, err
+}
+
+// Dismissed reports, once Done is closed, whether the unit said that it ends.
+func (c *Channel) Dismissed() bool { return c.dismissed.Load() }
 
 // Raise raises the partition's monotonic counter to v if that is higher and
 // returns where it stands. The answer comes after the change is durable.

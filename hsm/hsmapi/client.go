@@ -2,7 +2,9 @@ package hsmapi
 
 import (
 	"context"
+	"net"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 
@@ -12,20 +14,33 @@ import (
 
 // link is a connection whose reader it owns.
 type link struct {
-	conn *fdrpc.Conn
-	stop context.CancelFunc
-	done chan struct{}
-	err  error // valid after done
+	conn      *fdrpc.Conn
+	stop      context.CancelFunc
+	done      chan struct{}
+	dismissed atomic.Bool
 }
 
-func newLink(conn *fdrpc.Conn) *link {
+func newLink(uc *net.UnixConn) *link {
 	ctx, stop := context.WithCancel(context.Background())
-	l := &link{conn: conn, stop: stop, done: make(chan struct{})}
+	l := &link{stop: stop, done: make(chan struct{})}
+	l.conn = fdrpc.New(uc, l.answer)
 	go func() {
 		defer close(l.done)
-		l.err = conn.Run(ctx)
+		_ = l.conn.Run(ctx) // however it ended, the unit is gone
 	}()
 	return l
+}
+
+// answer is for the one thing that the unit may say by itself.
+func (l *link) answer(_ context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
+	for _, f := range r.Files {
+		_ = f.Close()
+	}
+	if r.Method != MethodDismiss {
+		return fdrpc.Reply{}, errkind.Errorf(errkind.Invalid, "unknown method %q", r.Method)
+	}
+	l.dismissed.Store(true)
+	return fdrpc.Reply{Sent: l.stop}, nil
 }
 
 // Done is closed when the connection to the unit is gone.
@@ -99,7 +114,7 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	if err != nil {
 		return nil, errkind.Errorf(errkind.Unavailable, "no module at %s; is hsmd running? %w", socket, err)
 	}
-	return &Client{newLink(fdrpc.New(uc, nil))}, nil
+	return &Client{newLink(uc)}, nil
 }
 
 // Identity says who the unit is. It also answers on a tampered unit.

@@ -54,6 +54,10 @@ const (
 	// MethodOpen: nil -> Opened with one descriptor, the partition key (see
 	// package keyfd). Once per channel, and for one channel at a time.
 	MethodOpen = "open"
+	// MethodResume: Resume -> Opened without Ticket. Instead of MethodOpen, on a
+	// channel that was attached for it: a VCM whose unit went away and is back goes
+	// on with the key it has.
+	MethodResume = "resume"
 	// MethodCounter: Counter -> Counter. Raises the partition's monotonic
 	// counter to Value if that is higher, durably, and answers where it stands.
 	MethodCounter = "counter"
@@ -65,6 +69,13 @@ const (
 	MethodLease = "lease"
 	// MethodTime and MethodCertifyHosts as above; the certificates' principals are
 	// always this partition's.
+)
+
+// Methods that hsmd may call on a device channel.
+const (
+	// MethodDismiss: nil -> nil. The unit is being switched off, or saw a tamper
+	// event: the VCM is to end. A channel that ends without it can be resumed.
+	MethodDismiss = "dismiss"
 )
 
 // KeySize is the length of a partition key in bytes.
@@ -151,6 +162,8 @@ type Attach struct {
 	Share []byte `json:"share,omitempty"`
 	// Speed is the VCM's part of the unit's rated capacity.
 	Speed Speed `json:"speed"`
+	// Resume is for a VCM that has the key already. The channel gives it to nobody.
+	Resume bool `json:"resume,omitempty"`
 }
 
 // Speed is a VCM's part of the unit's rated capacity, in tokens a second. The
@@ -232,6 +245,14 @@ type Opened struct {
 	Created  time.Time `json:"created"`
 	TestMode bool      `json:"testMode"` // CTS mode: the unit was started with it
 	Speed    Speed     `json:"speed"`
+	// Ticket proves to this unit that it has opened the partition, as it is protected
+	// now, to who has it.
+	Ticket []byte `json:"ticket,omitempty"`
+}
+
+// Resume shows the ticket of an earlier MethodOpen.
+type Resume struct {
+	Ticket []byte `json:"ticket"`
 }
 
 // SignModule asks for a signature over a module's public key record.

@@ -258,6 +258,15 @@ func (c *Conn) Call(ctx context.Context, method string, in, out any, files ...*o
 	}
 }
 
+// Tell sends a call without a body, whose answer nobody waits for.
+func (c *Conn) Tell(method string) error {
+	c.mu.Lock()
+	c.nextID++
+	id := c.nextID
+	c.mu.Unlock()
+	return c.write(message{ID: id, Method: method}, nil)
+}
+
 // Close closes the connection; Run returns.
 func (c *Conn) Close() error { return c.uc.Close() }
 

@@ -43,6 +43,9 @@ const (
 	// whatever its predecessor was told or asked is over. The kind Unavailable
 	// means that the VCM does not serve yet.
 	MethodHello = "hello"
+	// MethodDevice: nil -> nil, with one descriptor: another device channel, attached
+	// to be resumed, for a VCM whose unit was away. After an error the VCM cannot go on.
+	MethodDevice = "device"
 )
 
 // Methods of vcmd towards the orchestrator.
@@ -118,6 +121,8 @@ type Ready struct {
 	Controls []Control `json:"controls"`
 	Started  time.Time `json:"started"`
 	TestMode bool      `json:"testMode,omitempty"` // the unit was started in CTS test mode
+	// Away, with MethodHello: the VCM waits for another device channel.
+	Away bool `json:"away,omitempty"`
 }
 
 // Failed reports why a VCM could not start.

@@ -60,7 +60,7 @@ func (h *Host) adoptOne(ctx context.Context, k launch.Kept, epoch int, rebooted 
 		return
 	}
 	to := place(rec.Properties)
-	sockets, err := p.Greet(ctx, network.Endpoints(to))
+	sockets, away, err := p.Greet(ctx, network.Endpoints(to))
 	if err != nil {
 		if !errkind.Is(err, errkind.Unavailable) { // else it was about to start
 			log.Error("the process of a VCM cannot be taken over; it is started again", "err", err)
@@ -68,6 +68,9 @@ func (h *Host) adoptOne(ctx context.Context, k launch.Kept, epoch int, rebooted 
 		p.Kill()
 		v.missed = "the orchestrator was restarted"
 		return
+	}
+	if away {
+		epoch = forgotten
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -77,6 +80,13 @@ func (h *Host) adoptOne(ctx context.Context, k launch.Kept, epoch int, rebooted 
 // hear is report for a process that may have been taken over: if the record says
 // already that it serves, nothing has happened to it.
 func (h *Host) hear(ctx context.Context, v *vcm, r launch.Report) {
+	if r.Event == lifecycle.Ready {
+		defer func() {
+			if epoch, here := h.cfg.Unit.Epoch(); here { // else followUnit does it
+				h.rejoin(v, epoch) // the unit may have been away during the start
+			}
+		}()
+	}
 	if r.Event == lifecycle.Ready && !r.Since.IsZero() && v.record().State == lifecycle.Running {
 		return
 	}

@@ -146,6 +146,8 @@ type vcm struct {
 	writing sync.Mutex
 	unsure  bool // the last write may or may not have happened; under writing
 
+	joining sync.Mutex // held while it is given another device channel
+
 	mu       sync.Mutex
 	rec      lifecycle.Record
 	rev      registry.Rev

@@ -167,11 +167,13 @@ func (h *Host) attach(ctx context.Context, v *vcm, there *os.File) error {
 		return err
 	}
 	v.mu.Lock()
-	share, speed := v.share, h.speed(v.rec)
+	in := hsmapi.Attach{UUID: v.uuid, Share: v.share, Speed: h.speed(v.rec)}
 	v.mu.Unlock()
-	err = h.cfg.Unit.Do(ctx, func(ctx context.Context, c *hsmapi.Client) error {
-		return c.Attach(ctx, hsmapi.Attach{UUID: v.uuid, Share: share, Speed: speed}, there)
-	})
+	return h.attachAt(ctx, v, epoch, in, there)
+}
+
+func (h *Host) attachAt(ctx context.Context, v *vcm, epoch int, in hsmapi.Attach, there *os.File) error {
+	err := h.cfg.Unit.Do(ctx, func(ctx context.Context, c *hsmapi.Client) error { return c.Attach(ctx, in, there) })
 	if err != nil {
 		return err
 	}
@@ -305,26 +307,59 @@ func (v *vcm) process() (*launch.Process, bool) {
 	return s.Process()
 }
 
-// followUnit renews the VCMs whose device channel ended because the unit was
-// away. Each drains, ends and opens its partition anew on a fresh channel; its
-// sockets go on listening, so clients wait instead of being refused.
+// forgotten is the epoch of a VCM that was taken over and whose unit went away before.
+const forgotten = -1
+
+// followUnit gives VCMs another device channel whose own ended because the unit was
+// away. They serve meanwhile, and go on with the partition as they have it.
 func (h *Host) followUnit(epoch int) {
 	for {
+		h.each(func(v *vcm) { h.rejoin(v, epoch) })
 		now, err := h.cfg.Unit.Wait(h.run, epoch)
 		if err != nil {
 			return
 		}
 		epoch = now
-		for _, v := range h.all() {
-			v.mu.Lock()
-			s, stale := v.super, v.epoch != 0 && v.epoch < epoch
-			v.mu.Unlock()
-			if s == nil || !stale {
-				continue
-			}
-			if err := s.Restart(h.run, h.cfg.Policy.Drain); err != nil {
-				h.cfg.Log.Warn("VCM not restarted after the unit came back", "uuid", v.uuid, "err", err)
-			}
-		}
+	}
+}
+
+// rejoin gives v another device channel if its own is of an earlier epoch. A VCM that
+// cannot go on with it drains, ends and opens its partition anew; its sockets go on
+// listening, so clients wait instead of being refused.
+func (h *Host) rejoin(v *vcm, epoch int) {
+	v.joining.Lock()
+	defer v.joining.Unlock()
+	p, ok := v.process() // if not, it is being started, which looks here again
+	v.mu.Lock()
+	stale := v.epoch != 0 && v.epoch < epoch
+	v.mu.Unlock()
+	if !ok || !stale {
+		return
+	}
+	channel, err := launch.Attach(h.run, func(ctx context.Context, there *os.File) error {
+		v.mu.Lock()
+		in := hsmapi.Attach{UUID: v.uuid, Speed: h.speed(v.rec), Resume: true}
+		v.mu.Unlock()
+		return h.attachAt(ctx, v, epoch, in, there)
+	})
+	if err == nil {
+		err = p.Device(h.run, channel)
+	}
+	if err == nil {
+		h.cfg.Log.Info("VCM goes on with the unit", "uuid", v.uuid)
+		return
+	}
+	if now, here := h.cfg.Unit.Epoch(); !here || now != epoch || h.run.Err() != nil {
+		return // it is away again: next time
+	}
+	h.cfg.Log.Warn("VCM cannot go on with the unit and is started again", "uuid", v.uuid, "err", err)
+	v.mu.Lock()
+	s := v.super
+	v.mu.Unlock()
+	if s == nil {
+		return
+	}
+	if err := s.Restart(h.run, h.cfg.Policy.Drain); err != nil {
+		h.cfg.Log.Warn("VCM not restarted after the unit came back", "uuid", v.uuid, "err", err)
 	}
 }

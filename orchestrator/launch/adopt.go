@@ -110,9 +110,10 @@ func (l *Launcher) Take(ctx context.Context, k Kept) (*Process, error) {
 }
 
 // Greet asks a process that was taken over whether it serves. If so it returns
-// its sockets, which must be those wanted, and Ready will not wait. A process that
-// does not serve is still to be killed.
-func (p *Process) Greet(ctx context.Context, want []network.Socket) (have []network.Socket, err error) {
+// its sockets, which must be those wanted, and Ready will not wait; away says that it
+// waits for another device channel. A process that does not serve is still to be
+// killed.
+func (p *Process) Greet(ctx context.Context, want []network.Socket) (have []network.Socket, away bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var r vcmcontrol.Ready
@@ -129,14 +130,14 @@ func (p *Process) Greet(ctx context.Context, want []network.Socket) (have []netw
 		for _, f := range files {
 			_ = f.Close()
 		}
-		return nil, err
+		return nil, false, err
 	}
 	have = slices.Clone(want)
 	for i, f := range files {
 		have[i].File = f
 	}
 	_ = offer(p.ready, r) // or it has come by itself
-	return have, nil
+	return have, r.Away, nil
 }
 
 // listensAt checks what a VCM calls its listener: it is a tenant's program, which

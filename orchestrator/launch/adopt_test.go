@@ -67,7 +67,7 @@ func TestProcessServesOnForTheNextLauncher(t *testing.T) {
 		cfg.Fence++
 		l := launcher(t, cfg)
 		p := take(t, l)
-		have, err := p.Greet(t.Context(), want)
+		have, _, err := p.Greet(t.Context(), want)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestOnlyOneThatServesIsTakenOver(t *testing.T) {
 			pid, sockets := orphan(t, cfg, name)
 			cfg.Fence++
 			p := take(t, launcher(t, cfg))
-			if have, err := p.Greet(t.Context(), sockets); !errkind.Is(err, want) || have != nil {
+			if have, _, err := p.Greet(t.Context(), sockets); !errkind.Is(err, want) || have != nil {
 				t.Errorf("%v, %v", have, err)
 			}
 			p.Kill()

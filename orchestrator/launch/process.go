@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -213,6 +214,14 @@ func (p *Process) Stats(ctx context.Context) (vcmcontrol.Stats, error) {
 func (p *Process) Mode(ctx context.Context) (vcmcontrol.Mode, error) {
 	var m vcmcontrol.Mode
 	return m, p.call(ctx, vcmcontrol.MethodMode, nil, &m)
+}
+
+// Device hands the process another channel to the unit, which it closes here.
+func (p *Process) Device(ctx context.Context, channel *os.File) error {
+	defer channel.Close()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return p.conn.Ask(ctx, vcmcontrol.MethodDevice, nil, nil, channel)
 }
 
 func (p *Process) call(ctx context.Context, method string, in, out any) error {

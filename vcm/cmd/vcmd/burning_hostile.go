@@ -88,7 +88,7 @@ func (m *module) lease(ctx context.Context, a map[string]string) (string, error)
 	for range 64 {
 		all.Go(func() {
 			for ctx.Err() == nil {
-				got, err := m.channel.Lease(ctx, want)
+				got, err := m.unit.Lease(ctx, want)
 				if err == nil {
 					calls.Add(1)
 					tokens.Add(int64(got.Tokens))

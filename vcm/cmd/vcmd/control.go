@@ -114,6 +114,9 @@ func (c *control) report(ctx context.Context, method string, body any) error {
 }
 
 func (c *control) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (fdrpc.Reply, error) {
+	if r.Method == vcmcontrol.MethodDevice && len(r.Files) == 1 {
+		return fdrpc.Reply{}, c.givenDevice(ctx, r.Files[0])
+	}
 	for _, f := range r.Files {
 		_ = f.Close()
 	}
@@ -150,6 +153,16 @@ func (c *control) handle(ctx context.Context, _ *fdrpc.Conn, r fdrpc.Request) (f
 	}
 }
 
+// givenDevice goes on over another device channel.
+func (c *control) givenDevice(ctx context.Context, channel *os.File) error {
+	m, err := c.serving()
+	if err != nil {
+		_ = channel.Close()
+		return err
+	}
+	return m.resume(ctx, channel)
+}
+
 // greeted answers an orchestrator that has taken the socket over.
 func (c *control) greeted() (fdrpc.Reply, error) {
 	m, err := c.serving()
@@ -157,7 +170,9 @@ func (c *control) greeted() (fdrpc.Reply, error) {
 		return fdrpc.Reply{}, err
 	}
 	files, err := m.sockets()
-	return fdrpc.Reply{Body: m.ready, Files: files}, err
+	ready := m.ready
+	ready.Away = m.unit.away()
+	return fdrpc.Reply{Body: ready, Files: files}, err
 }
 
 func (c *control) askedToStop(ctx context.Context, r fdrpc.Request) (fdrpc.Reply, error) {

@@ -14,8 +14,17 @@ import (
 type knownCounter struct {
 	store.Counter
 
-	mu sync.Mutex
-	at uint64 // where it stands
+	mu    sync.Mutex
+	at    uint64 // where it stands
+	asked uint64 // what it was last to be raised to
+}
+
+// known is where the counter stands at most, if nobody else raises it: a raise whose
+// answer was lost may have been the last thing that the module did.
+func (k *knownCounter) known() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return max(k.at, k.asked)
 }
 
 func (k *knownCounter) Raise(ctx context.Context, v uint64) (uint64, error) {
@@ -24,6 +33,7 @@ func (k *knownCounter) Raise(ctx context.Context, v uint64) (uint64, error) {
 	if v <= k.at {
 		return k.at, nil
 	}
+	k.asked = v
 	at, err := k.Counter.Raise(ctx, v)
 	if err == nil {
 		k.at = at

@@ -39,9 +39,14 @@ func TestKnownCounter(t *testing.T) {
 		{raise: 12, want: 12, asked: 3},
 	} {
 		d.broken = step.broken
+		before := k.known()
 		got, err := k.Raise(t.Context(), step.raise)
 		if !errors.Is(err, step.broken) || err == nil && got != step.want || d.asked != step.asked {
 			t.Errorf("raise to %d: %d, %v, device asked %d times; want %d, %v, %d times", step.raise, got, err, d.asked, step.want, step.broken, step.asked)
+		}
+		// What was asked for may have happened although nobody said so.
+		if want := max(before, step.raise); k.known() != want {
+			t.Errorf("after a raise to %d it stands at %d at most, want %d", step.raise, k.known(), want)
 		}
 	}
 }

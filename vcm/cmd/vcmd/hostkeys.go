@@ -169,7 +169,7 @@ func (p *partition) certifyKeys(ctx context.Context, keys []*hostKey) error {
 		}
 		ask[i] = hsmapi.HostKey{Service: k.name, Key: public}
 	}
-	certs, err := p.channel.CertifyHosts(ctx, ask...)
+	certs, err := p.unit.now().CertifyHosts(ctx, ask...)
 	if err != nil {
 		return errkind.Errorf(errkind.Of(err), "certify the host keys: %w", err)
 	}

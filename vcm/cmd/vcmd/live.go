@@ -30,6 +30,13 @@ const (
 func (m *module) live(ctx context.Context, c *control, log *slog.Logger) (err error) {
 	drain := defaultDrain
 	why := "told by signal"
+	gone := make(chan error, 1)
+	m.services.run("unit", func(ctx context.Context) error {
+		if err := m.unit.gone(ctx, log); err != nil {
+			gone <- err
+		}
+		return nil
+	})
 	select {
 	case s := <-c.stop.given:
 		why = "stopped"
@@ -41,8 +48,8 @@ func (m *module) live(ctx context.Context, c *control, log *slog.Logger) (err er
 	case <-ctx.Done():
 	case <-m.store.Broken():
 		why, err = "store failed", m.store.Failed()
-	case <-m.channel.Done():
-		why, err = "module gone", errkind.Errorf(errkind.Unavailable, "the physical module closed the device channel")
+	case err = <-gone:
+		why = "module gone"
 	case err = <-m.services.failed:
 		why = "service failed"
 	}
@@ -114,7 +121,7 @@ func (m *module) followClock(ctx context.Context) error {
 		case <-tick.C:
 		}
 		callCtx, cancel := context.WithTimeout(ctx, deviceTimeout)
-		t, err := m.channel.Time(callCtx)
+		t, err := m.unit.now().Time(callCtx)
 		cancel()
 		switch {
 		case err == nil:
@@ -123,6 +130,17 @@ func (m *module) followClock(ctx context.Context) error {
 			m.services.log.Warn("the module's clock cannot be read", "err", err)
 		}
 	}
+}
+
+// resume goes on over another channel to the unit, which was away.
+func (m *module) resume(ctx context.Context, channel *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
+	defer cancel()
+	t, err := m.unit.resume(ctx, channel, m.counter.known())
+	if err == nil {
+		m.clock.Set(t.Offset())
+	}
+	return err
 }
 
 // sockets are the listeners, for an orchestrator that took the VCM over: it

@@ -56,7 +56,7 @@ func (p *partition) attest(ctx context.Context, record string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, attestTimeout)
 	defer cancel()
 	line := []byte(record + "\n")
-	signature, err := p.channel.SignModule(ctx, string(line))
+	signature, err := p.unit.now().SignModule(ctx, string(line))
 	if err != nil {
 		return "", errkind.Errorf(errkind.Of(err), "have the unit sign the module's public key: %w", err)
 	}

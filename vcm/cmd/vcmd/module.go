@@ -230,7 +230,7 @@ func (m *module) build(ctx context.Context, log *slog.Logger) (err error) {
 		Host: clock.System(), Quota: m.start.DiskQuota, Address: address, SerialNumber: m.opened.Identity.ESN, UID: m.start.UUID,
 		TPS: tps(m.opened.Speed), Operations: m.operations,
 	})
-	m.speed = speed.New(m.channel, m.opened.Speed.Ceiling, speed.DefaultPatience)
+	m.speed = speed.New(m.unit, m.opened.Speed.Ceiling, speed.DefaultPatience)
 	if m.mode, err = maintenance.Open(ctx, maintenance.Config{Store: m.store, Audit: m.audit, Clock: m.clock}); err != nil {
 		return err
 	}

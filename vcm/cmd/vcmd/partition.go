@@ -10,6 +10,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/tesserae-hsm/tesserae/hsm/hsmapi"
+	"github.com/tesserae-hsm/tesserae/hsm/hsmapi/keyfd"
 	"github.com/tesserae-hsm/tesserae/hsm/tsm"
 	"github.com/tesserae-hsm/tesserae/internal/auditlog"
 	"github.com/tesserae-hsm/tesserae/internal/clock"
@@ -34,7 +35,8 @@ const openTimeout = 20 * time.Second
 
 // partition is what the physical module gives a VCM, and the state sealed with it.
 type partition struct {
-	channel *hsmapi.Channel
+	unit    *unit
+	counter *knownCounter
 	opened  hsmapi.Opened
 	clock   *clock.Offset
 	store   *store.Store
@@ -54,22 +56,21 @@ func openPartition(ctx context.Context, start vcmcontrol.Start, dir *os.File, lo
 			p.close(log)
 		}
 	}()
-	if p.channel, err = hsmapi.NewChannel(os.NewFile(vcmcontrol.DeviceFD, "device")); err != nil {
+	var key *keyfd.Key
+	if p.unit, key, err = openUnit(ctx, os.NewFile(vcmcontrol.DeviceFD, "device")); err != nil {
 		return nil, err
 	}
-	opened, key, err := p.channel.Open(ctx)
-	if err != nil {
-		return nil, errkind.Errorf(errkind.Of(err), "open the partition: %w", err)
-	}
 	defer key.Destroy()
+	opened := p.unit.opened
 	p.opened = opened
 	if opened.UUID != start.UUID || opened.Identity.ESN != start.ESN {
 		return nil, errkind.Errorf(errkind.Integrity, "the module opened partition %s of unit %s instead of %s of %s",
 			opened.UUID, opened.Identity.ESN, start.UUID, start.ESN)
 	}
 	p.clock = clock.NewOffset(clock.System(), opened.Time.Offset())
+	p.counter = &knownCounter{Counter: p.unit, at: opened.Counter}
 	p.store, err = store.Open(ctx, store.Config{
-		Dir: dir, Key: key.Bytes(), Counter: &knownCounter{Counter: p.channel, at: opened.Counter}, Quota: start.DiskQuota,
+		Dir: dir, Key: key.Bytes(), Counter: p.counter, Quota: start.DiskQuota,
 		Cold: cold(), Gather: true, Log: log,
 	})
 	if err != nil {
@@ -127,7 +128,7 @@ func (p *partition) close(log *slog.Logger) {
 			log.Error("close the store", "err", err)
 		}
 	}
-	if p.channel != nil {
-		_ = p.channel.Close()
+	if p.unit != nil {
+		p.unit.close()
 	}
 }
