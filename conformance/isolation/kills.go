@@ -64,7 +64,10 @@ func (s *Suite) kills(ctx context.Context) (err error) {
 	loads.Go(func() { errA = booksA.vend(load, a, ofA, 20*time.Second) })
 	loads.Go(func() { errB = booksB.till(load, b, ofB) })
 	slowest, err := p.killAgain(ctx, va.process, vb.process, rounds, &booksA)
-	var back time.Duration
+	var back, unitBack time.Duration
+	if err == nil {
+		unitBack, err = s.unitKilled(ctx, p, &booksA, &booksB)
+	}
 	if err == nil {
 		back, err = s.orchestratorKilled(ctx, p, va.report.IsolationLevel, &booksA, &booksB)
 	}
@@ -80,9 +83,32 @@ func (s *Suite) kills(ctx context.Context) (err error) {
 	s.kept(ctx, &booksB, b, ofB)
 	s.print("isolation: %d × kill -9 of A: back within %s; A issued %d tokens, %d of them fetched after a kill, each is kept, unique and accepted by its meter; B issued %d without an error, the slowest call %s\n",
 		rounds, slowest.Round(time.Millisecond), booksA.tokens(), booksA.fetched(), booksB.tokens(), booksB.slowest().Round(time.Millisecond))
-	s.print("isolation: kill -9 of orchestratord: both serve on in the same processes; %s later the next one has taken them over (at length: conformance/crash); hsmd is the hardware: with it VCMs go and come\n",
-		back.Round(time.Millisecond))
+	s.print("isolation: kill -9 of orchestratord: both serve on in the same processes; %s later the next one has taken them over; of hsmd: the same, %s later they go on with it (at length: conformance/crash)\n",
+		back.Round(time.Millisecond), unitBack.Round(time.Millisecond))
 	return nil
+}
+
+// unitKilled kills the unit while both vend, and starts it again as a host does: their
+// processes stay, and no call of B fails.
+func (s *Suite) unitKilled(ctx context.Context, p *platform, a, b *book) (back time.Duration, err error) {
+	before := p.VCMs()
+	p.Kill(p.hsmd)
+	if err := p.Restart(p.hsmd); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	for _, v := range []*book{a, b} {
+		if err := p.awaitAlone(ctx, func() bool { return v.since(began) }); err != nil {
+			s.hole("kills: a VCM does not go on with a unit that was killed: %v", err)
+		}
+	}
+	back = time.Since(began)
+	for _, v := range before {
+		if !v.Alive() {
+			s.hole("kills: process %d of a VCM has ended with the unit or by the next one", v.PID)
+		}
+	}
+	return back, nil
 }
 
 // orchestratorKilled kills the orchestrator while both vend: their processes stay,
@@ -136,7 +162,7 @@ func (s *Suite) orchestratorKilled(ctx context.Context, p *platform, level strin
 	return back, nil
 }
 
-// awaitAlone waits while the orchestrator is not there.
+// awaitAlone waits for what needs no daemon.
 func (p *platform) awaitAlone(ctx context.Context, ready func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

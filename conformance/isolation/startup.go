@@ -38,27 +38,54 @@ type provider struct {
 // orchestrator would for a VCM's process, and to take the key.
 func (p *provider) open(ctx context.Context, share []byte) error {
 	p.tried++
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	there := os.NewFile(uintptr(fds[0]), "module")
-	err = p.device.Attach(ctx, hsmapi.Attach{UUID: p.uuid, Share: share}, there)
-	_ = there.Close()
-	if err != nil {
-		_ = unix.Close(fds[1])
-		return err
-	}
-	c, err := hsmapi.NewChannel(os.NewFile(uintptr(fds[1]), "vcm"))
+	c, err := p.attach(ctx, hsmapi.Attach{UUID: p.uuid, Share: share})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	return take(ctx, c)
+}
+
+// take tries to take the key over a channel.
+func take(ctx context.Context, c *hsmapi.Channel) error {
 	_, key, err := c.Open(ctx)
 	if err != nil {
 		return err
 	}
 	key.Destroy()
+	return nil
+}
+
+// attach returns the VCM's end of a device channel.
+func (p *provider) attach(ctx context.Context, in hsmapi.Attach) (*hsmapi.Channel, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	there := os.NewFile(uintptr(fds[0]), "module")
+	err = p.device.Attach(ctx, in, there)
+	_ = there.Close()
+	if err != nil {
+		_ = unix.Close(fds[1])
+		return nil, err
+	}
+	return hsmapi.NewChannel(os.NewFile(uintptr(fds[1]), "vcm"))
+}
+
+// goOn has the provider pass for a VCM that has the key already and whose unit was
+// away: such a channel needs no share.
+func (p *provider) goOn(ctx context.Context) error {
+	c, err := p.attach(ctx, hsmapi.Attach{UUID: p.uuid, Resume: true})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	p.refused("a channel to go on with", take(ctx, c))
+	ticket := make([]byte, 32)
+	_, _ = rand.Read(ticket)
+	_, err = c.Resume(ctx, ticket)
+	p.refused("a ticket of his own", err)
+	p.tried += 2
 	return nil
 }
 
@@ -102,6 +129,9 @@ func (p *provider) withoutTheTenant(ctx context.Context, unitKey string) error {
 		return err
 	}
 	p.refused("a share of his own", p.open(ctx, sealed))
+	if err := p.goOn(ctx); err != nil {
+		return err
+	}
 	ownKey, err := own.PublicKey()
 	if err != nil {
 		return err
