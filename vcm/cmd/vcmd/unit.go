@@ -56,6 +56,8 @@ func (u *unit) resume(ctx context.Context, f *os.File, known uint64) (hsmapi.Tim
 	case now.UUID != u.opened.UUID || now.ModuleID != u.opened.ModuleID || now.Identity.ESN != u.opened.Identity.ESN:
 		err = errkind.Errorf(errkind.Integrity, "the module resumed partition %s of unit %s instead of %s of %s",
 			now.UUID, now.Identity.ESN, u.opened.UUID, u.opened.Identity.ESN)
+	case now.TestMode != u.opened.TestMode || now.Identity.FirmwareID != u.opened.Identity.FirmwareID || now.Identity.HardwareID != u.opened.Identity.HardwareID:
+		err = errkind.Errorf(errkind.Mode, "the module came back with other firmware or in another mode")
 	case now.Counter > known:
 		err = errkind.Errorf(errkind.Integrity, "the module's counter stands at %d, above %d: another process has used the partition", now.Counter, known)
 	}

@@ -136,6 +136,8 @@ func TestUnitThatIsNotTheSame(t *testing.T) {
 		"another unit":      {func(f *fakeUnit) { f.opened.Identity.ESN = "Y" }, errkind.Integrity},
 		"another partition": {func(f *fakeUnit) { f.opened.UUID = "b" }, errkind.Integrity},
 		"made anew":         {func(f *fakeUnit) { f.opened.ModuleID = "2" }, errkind.Integrity},
+		"other firmware":    {func(f *fakeUnit) { f.opened.Identity.FirmwareID = "Z" }, errkind.Mode},
+		"test mode":         {func(f *fakeUnit) { f.opened.TestMode = true }, errkind.Mode},
 		"used meanwhile":    {func(f *fakeUnit) { f.opened.Counter = 8 }, errkind.Integrity},
 		"refused":           {func(f *fakeUnit) { f.refuse = errkind.Errorf(errkind.Refused, "no") }, errkind.Refused},
 	} {
