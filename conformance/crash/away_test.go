@@ -76,6 +76,33 @@ func TestUnitAway(t *testing.T) {
 	again(t, v, m)
 }
 
+// TestUnitGone: a VCM does not wait for its unit for ever, and what it has in memory
+// goes with it. It comes back with the unit.
+func TestUnitGone(t *testing.T) {
+	t.Parallel()
+	r, v := binaries.Full(t, rig.Plan{
+		Name: "gone", Request: []string{"--autostart"}, Groups: []rig.SupplyGroup{{SGC: openGroup, DKG: "04", Name: "Open"}},
+	})
+	accounts, err := r.Accounts(openGroup, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, unit := only(t, r, v.UUID), r.Daemon(hsmd)
+	r.Kill(unit)
+	const promised, patience = 30 * time.Second, 45 * time.Second
+	began := time.Now()
+	for was.Alive() && time.Since(began) < patience {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if waited := time.Since(began); was.Alive() || waited < promised-time.Second {
+		t.Errorf("without a unit the VCM was there for %s, not %s", waited.Round(time.Millisecond), promised)
+	}
+	if err := r.Restart(unit); err != nil {
+		t.Fatal(err)
+	}
+	again(t, v, accounts[0].Config)
+}
+
 // again waits until a client that comes now gets a token.
 func again(t *testing.T, v *rig.VCM, m *prismtoken1.MeterConfigIn) {
 	t.Helper()

@@ -88,11 +88,9 @@ func (u *unit) now() *hsmapi.Channel {
 }
 
 // away reports whether the channel has ended.
-func (u *unit) away() bool { return ended(u.now()) }
-
-func ended(c *hsmapi.Channel) bool {
+func (u *unit) away() bool {
 	select {
-	case <-c.Done():
+	case <-u.now().Done():
 		return true
 	default:
 		return false
@@ -106,13 +104,27 @@ func (u *unit) Raise(ctx context.Context, v uint64) (uint64, error) {
 	return u.now().Raise(ctx, v)
 }
 
+// notice is how long it takes at most until the channel is seen to have ended that a
+// call has failed on.
+const notice = 50 * time.Millisecond
+
 // Lease implements speed.Lessor. A client need not notice a unit that is started again
 // at once: the call waits for it.
 func (u *unit) Lease(ctx context.Context, tokens int) (hsmapi.Leased, error) {
 	for {
 		channel, next := u.current()
 		got, err := channel.Lease(ctx, tokens)
-		if err == nil || ctx.Err() != nil || !ended(channel) || channel.Dismissed() {
+		if !errkind.Is(err, errkind.Unavailable) {
+			return got, err
+		}
+		select {
+		case <-channel.Done():
+		case <-time.After(notice): // it was the unit that said so
+			return got, err
+		case <-ctx.Done():
+			return got, err
+		}
+		if channel.Dismissed() {
 			return got, err
 		}
 		select {
