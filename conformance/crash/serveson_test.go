@@ -49,7 +49,7 @@ func TestServesOn(t *testing.T) {
 	}
 	was := only(t, r, b.UUID)
 	watch := watchCopies(a.UUID, b.UUID)
-	p := &provider{killer: killer{t: t, r: r, rnd: rnd}, a: a}
+	p := &provider{killer: killer{t: t, r: r, rnd: rnd}, a: a, b: b}
 	var slowest time.Duration
 	done := map[string]int{}
 	for i := range 8 * *kills {
@@ -122,7 +122,8 @@ func (s *steady) end() {
 type provider struct {
 	killer
 	a       *rig.VCM
-	wanted  string // the state of a, if its last command was answered
+	b       *rig.VCM // the one that is watched
+	wanted  string   // the state of a, if its last command was answered
 	command chan rig.Outcome
 	made    string // the name of a VCM that is being created or deleted
 }
@@ -141,13 +142,18 @@ func (p *provider) disturb(i int) (what string) {
 	case n == 0:
 		what = "nothing"
 	case n >= 7:
-		for {
-			p.kill(hsmd)
-			if p.rnd.IntN(3) > 0 {
-				return "unit killed"
-			}
-			p.pause(300 * time.Millisecond) // again, while VCMs take it up
+		before := p.killUnit()
+		for p.rnd.IntN(3) == 0 { // again, while VCMs take it up
+			p.pause(300 * time.Millisecond)
+			before = p.killUnit()
 		}
+		// Until then the orchestrator has to be there for it.
+		for end := time.Now().Add(recovery); p.r.Resumed(p.b.UUID) == before; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				p.t.Fatal("the VCM does not go on with the unit")
+			}
+		}
+		return "unit killed"
 	case n == 1 && running:
 		p.killOther()
 		return "its neighbour's process killed"
@@ -197,6 +203,20 @@ func (p *provider) disturb(i int) (what string) {
 		}
 	}
 	return "orchestrator killed during " + what
+}
+
+// killUnit kills the unit and starts it again. It returns how often the VCM that is
+// watched had gone on with a unit until then.
+func (p *provider) killUnit() (resumed int) {
+	p.t.Helper()
+	d := p.r.Daemon(hsmd)
+	p.r.Kill(d)
+	resumed = p.r.Resumed(p.b.UUID)
+	p.pause(500 * time.Millisecond)
+	if err := p.r.Restart(d); err != nil {
+		p.t.Fatal(err)
+	}
+	return resumed
 }
 
 func (p *provider) killOther() {

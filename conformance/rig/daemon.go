@@ -58,6 +58,20 @@ func (r *Rig) Daemon(name string) *Daemon {
 	return nil
 }
 
+// Resumed counts how often a VCM has gone on with a unit that was away.
+func (r *Rig) Resumed(uuid string) (n int) {
+	text, err := os.ReadFile(r.Path("log", "hsmd.log"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "partition resumed") && strings.Contains(line, uuid) {
+			n++
+		}
+	}
+	return n
+}
+
 func (r *Rig) launch(d *Daemon) error {
 	if err := os.MkdirAll(r.Path("log"), 0o700); err != nil {
 		return err

@@ -18,7 +18,7 @@ const (
 	callTimeout = 20 * time.Second
 	// firstRetry and lastRetry bound the pause between two attempts to connect.
 	firstRetry = 20 * time.Millisecond
-	lastRetry  = time.Second
+	lastRetry  = 200 * time.Millisecond
 )
 
 // Unit is the connection to one hsmd.
