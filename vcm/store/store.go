@@ -37,7 +37,8 @@
 // With one processor more in the runtime than in the machine it gained a fifth in the
 // benchmark, but a VCM that is killed and comes back under 64 clients lost by it.
 // Nothing that can be told from the noise came of a sync that the kernel does on its
-// own (io_submit), or of beginning to write before it.
+// own (io_submit), also where the next caller looks for its end and long slices of the
+// VCM's threads let the kernel's thread in at once, or of beginning to write before it.
 //
 // # Durability
 //
