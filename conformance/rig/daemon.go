@@ -58,7 +58,7 @@ func (r *Rig) Daemon(name string) *Daemon {
 	return nil
 }
 
-// Resumed counts how often a VCM has gone on with a unit that was away.
+// Resumed counts how often a VCM, or any for "", has gone on with a unit that was away.
 func (r *Rig) Resumed(uuid string) (n int) {
 	text, err := os.ReadFile(r.Path("log", "hsmd.log"))
 	if err != nil {

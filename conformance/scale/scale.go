@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		do   func(context.Context) error
 	}{
 		{"make a unit", r.prepare}, {"create", r.create}, {"start", r.start}, {"idle", r.idle}, {"list and stats", r.ask},
-		{"kill the orchestrator", r.restart}, {"kill everything", r.restartAll}, {"vend", r.vend}, {"use after vending", r.use}, {"stop", r.stop}, {"delete", r.delete},
+		{"kill the orchestrator", r.restart}, {"kill the unit", r.unitAway}, {"kill everything", r.restartAll}, {"vend", r.vend}, {"use after vending", r.use}, {"stop", r.stop}, {"delete", r.delete},
 		{"see that nothing is left", r.nothing},
 	} {
 		if err := phase.do(ctx); err != nil {
@@ -266,6 +266,35 @@ func (r *run) restart(ctx context.Context) error {
 	after, _, err := r.daemons().children()
 	if err == nil && !slices.Equal(before, after) {
 		err = fmt.Errorf("the %d processes are not the %d that there were before", len(after), len(before))
+	}
+	return err
+}
+
+// unitAway kills the unit while every VCM runs: all go on with it once it is back, and
+// none is started again.
+func (r *run) unitAway(ctx context.Context) error {
+	before, _, err := r.daemons().children()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	r.rig.Kill(r.hsmd)
+	if err := r.rig.Restart(r.hsmd); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("not all VCMs go on with the unit"))
+	defer cancel()
+	for r.rig.Resumed("") < r.N {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	r.report.bound("go on with a unit that was killed", time.Since(began).Seconds(), 2+3*float64(r.N)/1000, "s")
+	after, _, err := r.daemons().children()
+	if err == nil && !slices.Equal(before, after) {
+		err = fmt.Errorf("the %d processes are not the %d that there were before the unit was killed", len(after), len(before))
 	}
 	return err
 }
