@@ -17,17 +17,13 @@ const away = "Security Module error '01': STS API error DEVICE_FAILURE"
 
 // TestUnitAway: while the unit does not answer, and after it was killed, every
 // method answers as it does on a module that fails, or as always where it needs
-// none. Once the unit is back, vending goes on.
+// none. Once the unit is back, vending goes on, in the same process and over the same
+// connection.
 func TestUnitAway(t *testing.T) {
 	t.Parallel()
-	r, v := binaries.Full(t, rig.Plan{
-		Name: "away", Request: []string{"--autostart"}, Groups: []rig.SupplyGroup{{SGC: openGroup, DKG: "04", Name: "Open"}},
-	})
-	accounts, err := r.Accounts(openGroup, 1, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, v, accounts := oneVCM(t, "away", 1)
 	m, unit := accounts[0].Config, r.Daemon(hsmd)
+	was := only(t, r, v.UUID)
 	c, err := v.Client(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -67,26 +63,26 @@ func TestUnitAway(t *testing.T) {
 		if code := vending.ErrorCode(err); code != "" && said(err) != away {
 			t.Errorf("after the unit was killed: %s", said(err))
 		} else if code == "" && err != nil {
-			break // the VCM has ended
+			t.Fatalf("after the unit was killed nobody answers: %v", err)
 		}
 	}
 	if err := r.Restart(unit); err != nil {
 		t.Fatal(err)
 	}
 	again(t, v, m)
+	if _, err := c.API.IssueCreditToken(t.Context(), vending.MessageID(), c.Token, m, 0, 1, 0, 0); err != nil {
+		t.Errorf("over the connection from before: %v", err)
+	}
+	if now := only(t, r, v.UUID); now != was {
+		t.Errorf("the VCM's process is %d, was %d", now.PID, was.PID)
+	}
 }
 
 // TestUnitGone: a VCM does not wait for its unit for ever, and what it has in memory
 // goes with it. It comes back with the unit.
 func TestUnitGone(t *testing.T) {
 	t.Parallel()
-	r, v := binaries.Full(t, rig.Plan{
-		Name: "gone", Request: []string{"--autostart"}, Groups: []rig.SupplyGroup{{SGC: openGroup, DKG: "04", Name: "Open"}},
-	})
-	accounts, err := r.Accounts(openGroup, 1, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, v, accounts := oneVCM(t, "gone", 1)
 	was, unit := only(t, r, v.UUID), r.Daemon(hsmd)
 	r.Kill(unit)
 	const promised, patience = 30 * time.Second, 45 * time.Second
@@ -101,6 +97,19 @@ func TestUnitGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	again(t, v, accounts[0].Config)
+}
+
+// oneVCM is a platform with one VCM that vends to so many accounts.
+func oneVCM(t *testing.T, name string, accounts int) (*rig.Rig, *rig.VCM, []rig.Account) {
+	t.Helper()
+	r, v := binaries.Full(t, rig.Plan{
+		Name: name, Request: []string{"--autostart"}, Groups: []rig.SupplyGroup{{SGC: openGroup, DKG: "04", Name: "Open"}},
+	})
+	all, err := r.Accounts(openGroup, 1, accounts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, v, all
 }
 
 // again waits until a client that comes now gets a token.

@@ -17,13 +17,7 @@ import (
 // once its log is exported and expired.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	r, v := binaries.Full(t, rig.Plan{
-		Name: "full", Request: []string{"--autostart"}, Groups: []rig.SupplyGroup{{SGC: openGroup, DKG: "04", Name: "Open"}},
-	})
-	accounts, err := r.Accounts(openGroup, 1, 50)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, v, accounts := oneVCM(t, "full", 50)
 	server, err := v.Server()
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,8 @@
 //     partitions are created, opened for a process, destroyed;
 //   - each vcmd, on a socket pair whose other end the orchestrator handed to
 //     hsmd with MethodAttach: the partition's key comes down this channel and
-//     no other, so that it never passes through the orchestrator.
+//     no other, so that it never passes through the orchestrator. A unit that was
+//     killed and is back takes its VCMs up on other channels, without a key.
 //
 // Methods and bodies are listed here, once, for both sides. Callers use Client
 // (the orchestrator) and Channel (a vcmd) and write no method strings.

@@ -80,21 +80,19 @@ func (h *Host) adoptOne(ctx context.Context, k launch.Kept, epoch int, rebooted 
 // hear is report for a process that may have been taken over: if the record says
 // already that it serves, nothing has happened to it.
 func (h *Host) hear(ctx context.Context, v *vcm, r launch.Report) {
-	if r.Event == lifecycle.Ready {
-		defer func() {
-			if epoch, here := h.cfg.Unit.Epoch(); here { // else followUnit does it
-				h.rejoin(v, epoch) // the unit may have been away during the start
-			}
-		}()
+	ready := r.Event == lifecycle.Ready
+	if !ready || r.Since.IsZero() || v.record().State != lifecycle.Running {
+		h.report(ctx, v, r)
+		if !r.Since.IsZero() {
+			v.mu.Lock()
+			v.since = r.Since
+			v.mu.Unlock()
+		}
 	}
-	if r.Event == lifecycle.Ready && !r.Since.IsZero() && v.record().State == lifecycle.Running {
-		return
-	}
-	h.report(ctx, v, r)
-	if !r.Since.IsZero() {
-		v.mu.Lock()
-		v.since = r.Since
-		v.mu.Unlock()
+	// The unit may have been away during the start, or while there was no orchestrator.
+	// If it still is, followUnit does it.
+	if epoch, here := h.cfg.Unit.Epoch(); ready && here {
+		h.rejoin(v, epoch)
 	}
 }
 

@@ -12,7 +12,8 @@
 // the control socket; the partition key comes from hsmd alone. It serves on while
 // the orchestrator is silent, also for good. When the control socket closes, the
 // process that keeps it for the next orchestrator is gone, too: then vcmd drains
-// and ends, because nobody supervises it any more.
+// and ends, because nobody supervises it any more. A unit that was killed it waits for,
+// and goes on with over another device channel; see unit.
 package main
 
 import (

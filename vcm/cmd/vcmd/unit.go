@@ -57,9 +57,9 @@ func (u *unit) resume(ctx context.Context, f *os.File, known uint64) (hsmapi.Tim
 		err = errkind.Errorf(errkind.Integrity, "the module resumed partition %s of unit %s instead of %s of %s",
 			now.UUID, now.Identity.ESN, u.opened.UUID, u.opened.Identity.ESN)
 	case now.TestMode != u.opened.TestMode || now.Identity.FirmwareID != u.opened.Identity.FirmwareID || now.Identity.HardwareID != u.opened.Identity.HardwareID:
-		err = errkind.Errorf(errkind.Mode, "the module came back with other firmware or in another mode")
+		err = errkind.Errorf(errkind.Mode, "the module came back with other firmware or in another mode, and the VCM must be started again")
 	case now.Counter > known:
-		err = errkind.Errorf(errkind.Integrity, "the module's counter stands at %d, above %d: another process has used the partition", now.Counter, known)
+		err = errkind.Errorf(errkind.Integrity, "the module's counter stands at %d, above %d: another process has used the partition, and the VCM must be started again", now.Counter, known)
 	}
 	if err != nil {
 		_ = next.Close()
@@ -147,7 +147,7 @@ func (u *unit) gone(ctx context.Context, log *slog.Logger) error {
 		case <-channel.Done():
 		}
 		if channel.Dismissed() {
-			return errkind.Errorf(errkind.Unavailable, "the physical module was switched off, or saw a tamper event")
+			return errkind.Errorf(errkind.Unavailable, "the physical module was switched off, or saw a tamper event; 'hsmd show' says which")
 		}
 		log.Warn("the unit is away", "patience", u.grace)
 		select {
@@ -156,7 +156,7 @@ func (u *unit) gone(ctx context.Context, log *slog.Logger) error {
 		case <-next:
 			log.Info("the unit is back")
 		case <-time.After(u.grace):
-			return errkind.Errorf(errkind.Unavailable, "the physical module has been away for %s", u.grace)
+			return errkind.Errorf(errkind.Unavailable, "the physical module has been away for %s; start hsmd again", u.grace)
 		}
 	}
 }
