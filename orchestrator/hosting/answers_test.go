@@ -75,6 +75,11 @@ func unanswered(t *testing.T, running bool, do func(*hosting.Host, string) error
 		if _, err := h.Start(t.Context(), "by", rec.UUID, nil, wait); err != nil {
 			t.Fatal(err)
 		}
+		// That it runs is known before it is stored: not that write is to be lost.
+		awaitIn(t, func() (lifecycle.Record, error) {
+			got, _, err := out.Get(t.Context(), rec.UUID)
+			return got, err
+		}, lifecycle.Running)
 	}
 	out.begin()
 	if err := do(h, rec.UUID); !errkind.Is(err, errkind.Unavailable) {
